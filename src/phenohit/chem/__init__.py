@@ -1,0 +1,1 @@
+"""Chemistry: structures, fingerprints, series, scaffolds, alerts. The only place that imports RDKit."""

@@ -1,0 +1,1 @@
+"""The three objects that carry everything, the readers of tables, and the simulated screen."""

@@ -1,0 +1,1 @@
+"""Honest numbers: splits, leak checks, metrics, chance levels, comparisons."""

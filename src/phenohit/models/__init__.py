@@ -1,0 +1,26 @@
+"""The models. Each is one file; this table is the whole registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phenohit.registry import names, resolve
+
+__all__ = ["MODELS", "find_model", "model_names"]
+
+MODELS = {
+    "forest": "phenohit.models.forest:Forest",  # per-assay random forest (Simm 2018, Table S2)
+    "network": "phenohit.models.network:Network",  # masked multitask network (Simm 2018, Table S1)
+    "logistic": "phenohit.models.logistic:Logistic",  # per-assay logistic regression
+    "rate": "phenohit.models.rate:Rate",  # baseline: active share of the assay, or of the plate
+}
+
+
+def find_model(name: str) -> Any:
+    """Return the model class called `name`; an unknown name lists the nearest."""
+    return resolve(name, MODELS, "phenohit.models")
+
+
+def model_names() -> list[str]:
+    """Return the names of all models, plugins included."""
+    return names(MODELS, "phenohit.models")

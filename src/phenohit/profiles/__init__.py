@@ -1,0 +1,1 @@
+"""From wells to what a model reads: aggregate, scale, select."""

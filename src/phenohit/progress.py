@@ -1,0 +1,44 @@
+"""Progress with an estimated end: a bar on a terminal, plain log lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["track"]
+
+T = TypeVar("T")
+log = logging.getLogger("phenohit")
+
+
+def track(items: Iterable[T], title: str, total: int | None = None, every_s: float = 10.0) -> Iterator[T]:
+    """Yield `items` while showing how far we are.
+
+    Parameters
+    ----------
+    items : iterable
+    title : str
+        What is being done, e.g. ``"forest: assays"``.
+    total : int, optional
+        Number of items; taken from `items` where it has a length.
+    every_s : float
+        Off a terminal, seconds between log lines. Work that ends sooner logs nothing.
+    """
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)  # pyright: ignore[reportArgumentType]
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=title, total=total, leave=False, mininterval=0.2)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= every_s:
+            last = now
+            left = "" if not total else f", about {(now - start) / done * (total - done):.0f} s left"
+            log.info("%s: %d%s done%s", title, done, f" of {total}" if total else "", left)

@@ -1,0 +1,1 @@
+"""Published experiments as short scripts over the pieces of this package."""
