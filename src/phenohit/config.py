@@ -90,6 +90,7 @@ class ActivitySource:
     rows : for matrix_market: table whose rows are the matrix rows (with `id`, `smiles` or `inchikey`).
     tasks : table that describes assays; its first column is the assay as named here.
     prefix : put before assay names, to keep several sources apart.
+    min_active, min_inactive : compounds a task of this table needs; empty: as in `labels`.
     """
 
     path: str
@@ -106,6 +107,8 @@ class ActivitySource:
     rows: str = ""
     tasks: str = ""
     prefix: str = ""
+    min_active: int | None = None
+    min_inactive: int | None = None
 
 
 @dataclass
