@@ -14,7 +14,7 @@ _PUBLIC = {
     "Predictions": "data.predictions",
 }
 
-__all__ = ["__version__", "Labels", "Predictions", "Profiles"]
+__all__ = ["Labels", "Predictions", "Profiles", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,18 +27,26 @@ class ProfileSource:
 
     Parameters
     ----------
-    path : Parquet, CSV or CSV.gz with one row per well or compound. Empty: there are no images and
-        the features are ECFP6 fingerprints of the structures (a chemistry model; the report says so).
-    columns : our name -> name in the file, for any of plate, well, batch, compound_id, smiles,
-        inchikey, pert_type, concentration_uM, cell_count. Columns already called Metadata_Plate and
-        so on need no entry.
-    controls : column -> values that mark a negative control, e.g. {pert_type: [negcon]}.
-    features : only columns that match one of these patterns; empty: every column that is a feature.
-    ignore : patterns of feature columns to leave out.
-    unit : what a model's row is. With `compound`, wells are aggregated first; with `well`, models
-        see wells and their scores are averaged per compound.
-    aggregate : how wells become compounds.
-    clip : features beyond this many units from 0 are set to it; empty: no clipping.
+    path : str
+        Parquet, CSV or CSV.gz with one row per well or compound. Empty: there are no images and the
+        features are ECFP6 fingerprints of the structures (a chemistry model; the report says so).
+    columns : dict[str, str]
+        Our name -> name in the file, for any of plate, well, batch, compound_id, smiles, inchikey,
+        pert_type, concentration_uM, cell_count. Columns already called Metadata_Plate and so on need no
+        entry.
+    controls : dict[str, list[str]]
+        Column -> values that mark a negative control, e.g. {pert_type: [negcon]}.
+    features : list[str]
+        Only columns that match one of these patterns; empty: every column that is a feature.
+    ignore : list[str]
+        Patterns of feature columns to leave out.
+    unit : {"compound", "well"}
+        What a model's row is. With `compound`, wells are aggregated first; with `well`, models see wells
+        and their scores are averaged per compound.
+    aggregate : {"median", "mean"}
+        How wells become compounds.
+    clip : float | None
+        Features beyond this many units from 0 are set to it; empty: no clipping.
     """
 
     path: str = ""
@@ -57,9 +65,12 @@ class StructureSource:
 
     Parameters
     ----------
-    path : CSV, CSV.gz, Parquet or SDF.
-    id : column (SDF: property, or empty for the title line) with the compound id used elsewhere.
-    smiles : column with SMILES; not used for SDF.
+    path : str
+        CSV, CSV.gz, Parquet or SDF.
+    id : str
+        Column (SDF: property, or empty for the title line) with the compound id used elsewhere.
+    smiles : str
+        Column with SMILES; not used for SDF.
     """
 
     path: str = ""
@@ -73,24 +84,39 @@ class ActivitySource:
 
     Parameters
     ----------
-    path : CSV, CSV.gz, Parquet, or .mtx (Matrix Market) for `matrix_market`.
-    format : long (one row per measurement), wide (one column per assay), matrix_market (compounds x
-        assays; an entry that is not stored is not measured), classes (each value of a column is a
-        task; every other classified compound is inactive in it).
-    id : column with the compound id used in the profiles or structures; empty if `smiles` is given.
-    smiles : column with SMILES, by which compounds are matched on structure.
-    inchikey : column with InChIKeys, by which compounds are matched where there are no SMILES.
-    assay : column with the assay (long), or with the class (classes).
-    value : column with the measurement (long).
-    kind : binary (0/1, active/inactive, true/false), plus_minus (1 active, -1 inactive) or value
-        (a number such as pIC50).
-    thresholds : for `value`: each makes its own task; at or above is active.
-    assays : only columns or assays that match one of these patterns; empty: all.
-    ignore : columns (wide), assays (long) or classes (classes) to leave out, as patterns.
-    rows : for matrix_market: table whose rows are the matrix rows (with `id`, `smiles` or `inchikey`).
-    tasks : table that describes assays; its first column is the assay as named here.
-    prefix : put before assay names, to keep several sources apart.
-    min_active, min_inactive : compounds a task of this table needs; empty: as in `labels`.
+    path : str
+        CSV, CSV.gz, Parquet, or .mtx (Matrix Market) for `matrix_market`.
+    format : {"long", "wide", "matrix_market", "classes"}
+        Long (one row per measurement), wide (one column per assay), matrix_market (compounds x assays; an
+        entry that is not stored is not measured), classes (each value of a column is a task; every other
+        classified compound is inactive in it).
+    id : str
+        Column with the compound id used in the profiles or structures; empty if `smiles` is given.
+    smiles : str
+        Column with SMILES, by which compounds are matched on structure.
+    inchikey : str
+        Column with InChIKeys, by which compounds are matched where there are no SMILES.
+    assay : str
+        Column with the assay (long), or with the class (classes).
+    value : str
+        Column with the measurement (long).
+    kind : {"binary", "plus_minus", "value"}
+        Binary (0/1, active/inactive, true/false), plus_minus (1 active, -1 inactive) or value (a number
+        such as pIC50).
+    thresholds : list[float]
+        For `value`: each makes its own task; at or above is active.
+    assays : list[str]
+        Only columns or assays that match one of these patterns; empty: all.
+    ignore : list[str]
+        Columns (wide), assays (long) or classes (classes) to leave out, as patterns.
+    rows : str
+        For matrix_market: table whose rows are the matrix rows (with `id`, `smiles` or `inchikey`).
+    tasks : str
+        Table that describes assays; its first column is the assay as named here.
+    prefix : str
+        Put before assay names, to keep several sources apart.
+    min_active, min_inactive : int | None
+        Compounds a task of this table needs; empty: as in `labels`.
     """
 
     path: str
@@ -117,9 +143,11 @@ class LabelsConfig:
 
     Parameters
     ----------
-    min_active, min_inactive : imaged compounds a task needs (10 and 10: Hofmarcher 2019).
-    join : key matches compounds by full InChIKey only; skeleton adds a second, reported pass by the
-        first block, which merges stereoisomers and charge forms.
+    min_active, min_inactive : int
+        Imaged compounds a task needs (10 and 10: Hofmarcher 2019).
+    join : {"key", "skeleton"}
+        Key matches compounds by full InChIKey only; skeleton adds a second, reported pass by the first
+        block, which merges stereoisomers and charge forms.
     """
 
     min_active: int = 10
@@ -133,15 +161,23 @@ class SplitConfig:
 
     Parameters
     ----------
-    name : shown in the report; empty: made from the settings.
-    kind : series (connected components at `similarity`), scaffold (Murcko), compound.
-    folds : number of folds; 1 means a single hold-out with `fractions`, repeated `repeats` times.
-    fractions : train, validation and test share of a hold-out.
-    repeats : hold-outs drawn.
-    similarity : ECFP6 Tanimoto at or above which two compounds belong to one series.
-    plate_folds : with 2 or more, plates are split as well: a test well's plate is never trained on.
-        Needs `profiles.unit: well`.
-    valid : share of the training groups used for early stopping.
+    name : str
+        Shown in the report; empty: made from the settings.
+    kind : {"series", "scaffold", "compound"}
+        Series (connected components at `similarity`), scaffold (Murcko), compound.
+    folds : int
+        Number of folds; 1 means a single hold-out with `fractions`, repeated `repeats` times.
+    fractions : tuple[float, float, float]
+        Train, validation and test share of a hold-out.
+    repeats : int
+        Hold-outs drawn.
+    similarity : float
+        ECFP6 Tanimoto at or above which two compounds belong to one series.
+    plate_folds : int
+        With 2 or more, plates are split as well: a test well's plate is never trained on. Needs
+        `profiles.unit: well`.
+    valid : float
+        Share of the training groups used for early stopping.
     """
 
     name: str = ""
@@ -160,10 +196,14 @@ class EvaluateConfig:
 
     Parameters
     ----------
-    bootstrap : replicates for the percentile intervals (Hofmarcher 2019: 1,000).
-    confidence : coverage of those intervals.
-    chance : repeats of random scores for the chance level of counts.
-    simm_min : actives and inactives a task needs to count under the rule of Simm 2018.
+    bootstrap : int
+        Replicates for the percentile intervals (Hofmarcher 2019: 1,000).
+    confidence : float
+        Coverage of those intervals.
+    chance : int
+        Repeats of random scores for the chance level of counts.
+    simm_min : int
+        Actives and inactives a task needs to count under the rule of Simm 2018.
     """
 
     bootstrap: int = 1000
@@ -178,15 +218,24 @@ class HitsConfig:
 
     Parameters
     ----------
-    tasks : tasks to pick for; empty: the best `best` tasks by cross-validated AUROC.
-    best : how many tasks to pick for when none is named.
-    model : method whose scores rank, e.g. forest; empty: the best on the profiles.
-    n : compounds to pick; 342 is about the non-control wells of a 384-well plate (Simm 2018).
-    pool : how many of the top-ranked survivors are clustered before picking, as a multiple of `n`.
-    pains : drop compounds with a PAINS alert.
-    similarity : ECFP6 Tanimoto at which survivors fall into one cluster.
-    per_cluster : most picks of one cluster.
-    volume_nl : transfer volume in the pick lists.
+    tasks : list[str]
+        Tasks to pick for; empty: the best `best` tasks by cross-validated AUROC.
+    best : int
+        How many tasks to pick for when none is named.
+    model : str
+        Method whose scores rank, e.g. forest; empty: the best on the profiles.
+    n : int
+        Compounds to pick; 342 is about the non-control wells of a 384-well plate (Simm 2018).
+    pool : float
+        How many of the top-ranked survivors are clustered before picking, as a multiple of `n`.
+    pains : bool
+        Drop compounds with a PAINS alert.
+    similarity : float
+        ECFP6 Tanimoto at which survivors fall into one cluster.
+    per_cluster : int
+        Most picks of one cluster.
+    volume_nl : float
+        Transfer volume in the pick lists.
     """
 
     tasks: list[str] = field(default_factory=list)
@@ -214,21 +263,36 @@ class Config:
 
     Parameters
     ----------
-    name : title of the report.
-    out : run folder.
-    simulated : the data are simulated; every page of the report says so.
-    profiles : the feature table.
-    structures : structures, where the profile table has none.
-    activities : tables of known activities.
-    labels : which tasks are kept.
-    splits : one or more ways to split; hits are chosen by the first.
-    models : model -> its settings, for the profiles; see `phenohit models`.
-    chemistry : also run the same models on ECFP6 fingerprints, on the same folds.
-    baselines : also run base rate, and cell count and plate where known.
-    evaluate : how results are counted.
-    hits : what to test next.
-    seed : same seed, same answer.
-    jobs : processor cores to use; 0: all.
+    name : str
+        Title of the report.
+    out : str
+        Run folder.
+    simulated : bool
+        The data are simulated; every page of the report says so.
+    profiles : ProfileSource
+        The feature table.
+    structures : StructureSource
+        Structures, where the profile table has none.
+    activities : list[ActivitySource]
+        Tables of known activities.
+    labels : LabelsConfig
+        Which tasks are kept.
+    splits : list[SplitConfig]
+        One or more ways to split; hits are chosen by the first.
+    models : dict[str, dict[str, Any]]
+        Model -> its settings, for the profiles; see `phenohit models`.
+    chemistry : bool
+        Also run the same models on ECFP6 fingerprints, on the same folds.
+    baselines : bool
+        Also run base rate, and cell count and plate where known.
+    evaluate : EvaluateConfig
+        How results are counted.
+    hits : HitsConfig
+        What to test next.
+    seed : int
+        Same seed, same answer.
+    jobs : int
+        Processor cores to use; 0: all.
     """
 
     name: str = "PhenoHit run"

@@ -1,0 +1,102 @@
+"""Use what a run learned on new profiles, and check folds that were made elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from phenohit.config import Config, StructureSource
+from phenohit.data.read import read_any, read_profiles, read_structures
+from phenohit.errors import ColumnError, RunError, some
+from phenohit.files import read_json
+from phenohit.models import find_model
+from phenohit.profiles.aggregate import to_compounds
+from phenohit.profiles.identify import identify
+from phenohit.profiles.prepare import Prepare
+from phenohit.settings import read_config
+
+__all__ = ["apply_run", "check_folds"]
+
+
+def apply_run(run: str, profiles: str, out: str) -> pd.DataFrame:
+    """Score a new profile table with the final model of a run and write long Parquet.
+
+    Parameters
+    ----------
+    run : path
+        Run folder with a final model.
+    profiles : path
+        Table in the form of the run's own profiles; its column map and controls rule are used.
+    out : path
+        Parquet file to write.
+
+    Returns
+    -------
+    DataFrame
+        What was left out of the new table, with reasons.
+
+    Raises
+    ------
+    RunError
+        If the run has no final model.
+    ShapeError
+        If the features differ from those the model was trained on.
+    """
+    folder = Path(run)
+    if not (folder / "hits" / "plan.json").exists() or not (folder / "models" / "final" / "model").exists():
+        raise RunError(f"'{run}' holds no final model. Finish it first: phenohit hits {folder / 'config.yaml'}")
+    plan = read_json(folder / "hits" / "plan.json")
+    config: Config = read_config([str(folder / "config.yaml")], prog="phenohit predict", description="", kind=Config)
+    if plan["input"] != "profiles":
+        raise RunError(
+            f"The final model of '{run}' reads {plan['input']}, not profiles: there is nothing to predict from."
+        )
+    raw, lost = read_profiles(replace(config.profiles, path=profiles))
+    structures = read_structures(config.structures) if config.structures.path else None
+    data, _, unknown = identify(raw, structures, jobs=1)
+    if config.profiles.unit == "compound":
+        data = to_compounds(data, how=config.profiles.aggregate)
+    prepare = Prepare.load(folder / "models" / "final" / "prepare")
+    fitted = find_model(plan["model"]).load(folder / "models" / "final" / "model")
+    fitted.predict(prepare.apply(data)).save(out)
+    return pd.concat([lost, unknown], ignore_index=True)
+
+
+def check_folds(folds: str, structures: str, *, id: str, smiles: str, similarity: float) -> pd.DataFrame:
+    """Check any table with a fold per compound for leaks.
+
+    Returns
+    -------
+    DataFrame
+        One row per check and fold; see `phenohit.evaluate.leaks.check`.
+    """
+    from phenohit.chem.fingerprints import ecfp
+    from phenohit.chem.scaffolds import scaffolds
+    from phenohit.chem.series import series
+    from phenohit.chem.standardise import standardise
+    from phenohit.evaluate import leaks
+    from phenohit.evaluate.splits import TEST, TRAIN, Folds
+
+    table = read_any(folds).astype(str)
+    for column in (id, "fold"):
+        if column not in table:
+            raise ColumnError(f"'{folds}' has no column '{column}'. It has: {some(table.columns)}.")
+    known = read_structures(StructureSource(path=structures, id=id, smiles=smiles)).set_index("id")["smiles"]
+    absent = sorted(set(table[id]) - set(known.index))
+    if absent:
+        raise ColumnError(f"'{structures}' lacks {len(absent)} compounds of '{folds}': {some(absent)}.")
+    parents = standardise(known.loc[table[id]].tolist())
+    packed = ecfp(parents["smiles"].tolist())
+    skeleton = parents["skeleton"].to_numpy(object)
+    group = series(packed, similarity=similarity, also=(skeleton,))
+    names = sorted(table["fold"].unique())
+    part = np.column_stack([np.where(table["fold"] == name, TEST, TRAIN) for name in names]).astype(np.int8)
+    rows = pd.DataFrame({"compound": table[id], "group": group, "plate": ""})
+    made = Folds(part, rows, names, list(range(len(names))), "folds from a file")
+    return leaks.check(
+        made, skeletons=skeleton, scaffolds=scaffolds(parents["smiles"].tolist()), fingerprints=packed,
+        series=group, similarity=similarity, tasks=None,
+    )  # fmt: skip

@@ -1,0 +1,121 @@
+"""What to pick for and with which method; the last fit on everything known; the picks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phenohit.data.predictions import Predictions
+from phenohit.errors import ConfigError, nearest
+from phenohit.evaluate.crossval import fit_all, predict
+from phenohit.files import read_table
+from phenohit.hits.build import build_hits
+from phenohit.runs import slug
+from phenohit.study import Method, Study
+
+__all__ = ["final_scores", "make_plan", "pick"]
+
+log = logging.getLogger("phenohit")
+
+
+def make_plan(study: Study) -> dict[str, Any]:
+    """Choose the method and the tasks from the cross-validated results of the first split.
+
+    The method is the one named in the settings, or the one on the main features with the best mean
+    AUROC over the tasks. Tasks that are not named are those with the highest lower end of the AUROC
+    interval; they must beat 0.5 there.
+
+    Returns
+    -------
+    dict
+        ``method``, ``model``, ``input``, ``settings``, ``tasks`` and ``why``.
+    """
+    metrics = _metrics(study)
+    wanted = study.config.hits
+    method = _choose_method(study, metrics)
+    mine = metrics[metrics["method"] == method.name].set_index("task")
+    for task in wanted.tasks:
+        if task not in mine.index:
+            raise ConfigError(f"hits.tasks: '{task}' is not a task of this run. {nearest(task, mine.index)}")
+    sure = mine[mine["auroc_low"] > 0.5].sort_values("auroc_low", ascending=False, kind="stable")
+    tasks = list(wanted.tasks) or sure.index[: wanted.best].tolist()
+    why = "named in the settings" if wanted.tasks else "highest lower end of the cross-validated AUROC interval"
+    if not tasks:
+        why = f"no task is predicted above chance by {method.name}; name `hits.tasks` to pick all the same"
+        log.warning("No hits are picked: %s", why)
+    return {**method._asdict(), "method": method.name, "tasks": tasks, "why": why}
+
+
+def _choose_method(study: Study, metrics: pd.DataFrame) -> Method:
+    name = study.config.hits.model
+    usable = [m for m in study.methods() if m.input in ("profiles", "ecfp")]
+    if name:
+        named = [m for m in usable if name in (m.name, m.model)]
+        if not named:
+            raise ConfigError(f"hits.model: '{name}' was not run. {nearest(name, [m.name for m in usable])}")
+        return named[0]
+    main = [m for m in usable if m.input == ("profiles" if study.has_images else "ecfp")]
+    mean = metrics.groupby("method")["auroc"].mean().fillna(-1.0)
+    return max(main, key=lambda m: mean[m.name])
+
+
+def _metrics(study: Study) -> pd.DataFrame:
+    split = study.splits()[0][0]
+    return read_table(study.run.path("splits", slug(split), "metrics.parquet"))[0]
+
+
+def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
+    """Fit the chosen method on every label and score all imaged compounds in the chosen tasks."""
+    data = study.input(plan["input"])
+    at = study.row_compound(data)
+    labels = study.labels.take(at)
+    folder = study.folder("models/final")
+    fitted, prepare = fit_all(
+        plan["model"],
+        plan["settings"],
+        data,
+        labels,
+        study.folds(study.splits()[0][0], data),
+        clip=study.clip(plan["input"]),
+        seed=study.config.seed,
+        jobs=study.jobs,
+        folder=folder / "checkpoint",
+    )
+    fitted.save(folder / "model")
+    prepare.save(folder / "prepare")
+    scored = predict(fitted, prepare, data, np.arange(len(data)), labels, plan["tasks"])
+    # Wells become compounds: the mean of a compound's scores.
+    score = pd.DataFrame(scored.score).groupby(at).mean().reindex(range(len(study.compounds)))
+    compounds = study.compounds["compound"].to_numpy(object)
+    final = Predictions(score.to_numpy(np.float32), compounds, plan["tasks"], plan["method"], kind=scored.kind)
+    final.save(study.run.path("predictions", "final.parquet"))
+    return {"method": plan["method"]}
+
+
+def pick(study: Study, plan: dict[str, Any], task: str, folder: Path) -> dict[str, Any]:
+    """Rank, filter, cluster, choose and export for one task."""
+    scored = Predictions.load(study.run.path("predictions", "final.parquet"))
+    metrics = _metrics(study)
+    of_task = metrics[metrics["task"] == task].set_index("method")
+    row = of_task.loc[plan["method"]].to_dict()
+    if "logistic-cell_count" in of_task.index:
+        row["cell_count_auroc"] = of_task.loc["logistic-cell_count", "auroc"]
+    wells, _ = read_table(study.run.path("wells.parquet"))
+    hits = build_hits(
+        task,
+        np.asarray(scored.score[:, scored.tasks.index(task)]),
+        study.labels,
+        study.compounds,
+        study.fingerprints,
+        wells if (wells["plate"].astype(str) != "").any() else None,
+        row,
+        study.config.hits,
+        seed=study.config.seed,
+        jobs=study.jobs,
+    )
+    hits.write(folder)
+    return {k: v for k, v in hits.summary.items() if isinstance(v, int | float | str | bool)}

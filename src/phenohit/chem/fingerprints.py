@@ -1,0 +1,90 @@
+"""ECFP fingerprints, packed eight bits to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdFingerprintGenerator
+
+from phenohit.chem.parallel import clean, over_unique
+from phenohit.errors import ConfigError, StructureError, some
+
+__all__ = ["ecfp", "unpack"]
+
+
+def ecfp(smiles: Sequence[str], *, radius: int = 3, n_bits: int = 2048, jobs: int = 1) -> NDArray[np.uint8]:
+    """Compute extended-connectivity (Morgan) fingerprints.
+
+    Parameters
+    ----------
+    smiles : sequence of str, length N
+        Standardised structures. '' (a compound without a structure) gives a row without any bit,
+        which `phenohit.chem.series` links to nothing.
+    radius : int, default 3
+        3 is ECFP6, the fingerprint of [1]_ and of the series of Simm 2018.
+    n_bits : int, default 2048
+        Length after folding; a multiple of 8.
+    jobs : int, default 1
+        Processes; 0 or less: all cores. Used above 20,000 different structures (one core makes
+        about 6,000 a second).
+
+    Returns
+    -------
+    uint8 array, shape (N, n_bits // 8)
+        As `numpy.packbits` packs them. Stereo is not encoded: stereoisomers are equal.
+
+    Raises
+    ------
+    StructureError
+        If a SMILES cannot be read; names the first ten.
+    ConfigError
+        If `n_bits` is not a positive multiple of 8 or `radius` is negative.
+
+    References
+    ----------
+    .. [1] Rogers and Hahn, 2010, J. Chem. Inf. Model. 50, 742.
+    """
+    if n_bits <= 0 or n_bits % 8:
+        raise ConfigError(f"n_bits is {n_bits}; it must be a positive multiple of 8, such as 2048.")
+    if radius < 0:
+        raise ConfigError(f"radius is {radius}; it must be 0 or more (3 is ECFP6).")
+    text = clean(smiles)
+    work = partial(_pack_all, radius=radius, n_bits=n_bits)
+    flagged = over_unique(work, text, jobs=jobs, title="ECFP fingerprints", few=20_000)
+    bad = np.flatnonzero(flagged[:, -1])
+    if len(bad):
+        shown = some(f"row {i}: {text[i]}" for i in bad)
+        message = (
+            f"{len(bad)} of {len(text)} SMILES cannot be read: {shown}. Standardise structures first and leave "
+            "out those with a problem."
+        )
+        raise StructureError(message)
+    return np.ascontiguousarray(flagged[:, :-1])
+
+
+def unpack(packed: NDArray[np.uint8], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """Return packed fingerprints (N, B) as zeros and ones, shape (N, 8 * B)."""
+    return np.unpackbits(packed, axis=1).astype(dtype, copy=False)
+
+
+@cache
+def _generator(radius: int, n_bits: int) -> Any:
+    return rdFingerprintGenerator.GetMorganGenerator(radius=radius, fpSize=n_bits)
+
+
+def _pack_all(smiles: list[str], *, radius: int, n_bits: int) -> NDArray[np.uint8]:
+    """Return (n, n_bits // 8 + 1): the packed bits, then 1 where the SMILES cannot be read."""
+    out = np.zeros((len(smiles), n_bits // 8 + 1), dtype=np.uint8)
+    generator = _generator(radius, n_bits)
+    with rdBase.BlockLogs():
+        for row, text in enumerate(smiles):
+            mol = Chem.MolFromSmiles(text) if text else None
+            if mol is not None:
+                out[row, :-1] = np.packbits(generator.GetFingerprintAsNumPy(mol))
+            out[row, -1] = bool(text) and mol is None
+    return out

@@ -1,0 +1,188 @@
+"""Chemical series: groups of compounds such that no two groups hold near neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import effective_n_jobs
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from phenohit.chem.similarity import bit_counts, common_bits, needed_common
+from phenohit.errors import ShapeError
+from phenohit.progress import track
+
+__all__ = ["number_by_size", "series"]
+
+_PIECE = 512  # query rows per thread task
+_SLACK = 1e-4  # FPSim2 compares in float32: ask for a little more, then decide in integers
+
+
+def series(
+    fingerprints: NDArray[np.uint8],
+    *,
+    similarity: float = 0.7,
+    also: Sequence[NDArray[Any]] = (),
+    jobs: int = 0,
+) -> NDArray[np.int32]:
+    """Group compounds into connected components of the graph "Tanimoto >= similarity".
+
+    Parameters
+    ----------
+    fingerprints : uint8 array, shape (N, B)
+        Packed, from `phenohit.chem.fingerprints.ecfp`. A row without bits (no structure) has no
+        neighbours.
+    similarity : float in (0, 1], default 0.7
+        Tanimoto similarity at or above which two compounds are linked; 0.7 on ECFP6 is the value of
+        [1]_.
+    also : sequence of arrays, each of shape (N,)
+        Further labels, such as InChIKey skeletons: rows that share a value are linked too. '' and
+        missing values link nothing.
+    jobs : int, default 0
+        Threads; 0 or less: all cores. The answer does not depend on it.
+
+    Returns
+    -------
+    int32 array, shape (N,)
+        Series number, 0 = largest, ties in order of first member.
+
+    Raises
+    ------
+    ShapeError
+        If an array is not of the stated shape.
+    ConfigError
+        If `similarity` is not in (0, 1].
+
+    Notes
+    -----
+    Connected components, not leader or Butina clusters: only these keep the promise of [1]_ that a
+    test compound is close to no training compound. Links are decided in integers (see
+    `phenohit.chem.similarity.needed_common`), so a pair at exactly 0.7 is always linked.
+
+    Identical fingerprints are merged first. The search is FPSim2's C++ loop over rows sorted by
+    number of bits, limited to rows whose bit count allows the similarity, and each pair is visited
+    once; it is called on arrays in memory, without FPSim2's file, its Python lists and its matrix of
+    distances, whose explicit zeros a sparse library may drop. On 66,010 real structures it was about
+    five times as fast as blocked matrix products with the same bounds, and both gave the same links.
+
+    References
+    ----------
+    .. [1] Simm et al., 2018, Cell Chem. Biol. 25, 611, cross-validation.
+    """
+    if fingerprints.ndim != 2 or fingerprints.dtype != np.uint8:
+        raise ShapeError(
+            f"Packed fingerprints must be 2-D uint8, not {fingerprints.ndim}-D {fingerprints.dtype}. "
+            "Make them with phenohit.chem.ecfp."
+        )
+    N = len(fingerprints)
+    label = np.arange(N, dtype=np.int64)
+    for values in also:
+        if np.shape(values) != (N,):
+            raise ShapeError(f"Labels in `also` have shape {np.shape(values)}, but there are {N} fingerprints.")
+        label = _merge(label, *_equal(values))
+    first, where = _different(fingerprints)
+    label = _merge(label, np.arange(N), first[where], keep=fingerprints.any(axis=1))
+    for i, j in _links(fingerprints[first], similarity, jobs):
+        label = _merge(label, first[i], first[j])
+    return number_by_size(label)
+
+
+def number_by_size(groups: NDArray[Any]) -> NDArray[np.int32]:
+    """Number groups anew: 0 = largest, ties in order of first member; shape (N,) to (N,)."""
+    _, first, inverse, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
+    rank = np.empty(len(first), dtype=np.int32)
+    rank[np.lexsort((first, -counts))] = np.arange(len(first), dtype=np.int32)
+    return rank[inverse.reshape(-1)]
+
+
+def _merge(
+    label: NDArray[np.int64], i: NDArray[Any], j: NDArray[Any], keep: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Join the groups of rows `i` with those of rows `j`.
+
+    Merging piece by piece keeps memory bounded: links are forgotten as soon as they are used.
+    """
+    if keep is not None:
+        i, j = i[keep], j[keep]
+    if not len(i):
+        return label
+    n = int(label.max()) + 1
+    # bool: repeats of a link add up to True, where a small integer could wrap to 0 and be lost.
+    graph = sparse.coo_matrix((np.ones(len(i), dtype=bool), (label[i], label[j])), shape=(n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int64)[label]
+
+
+def _equal(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return (row, first row with the same value) for all rows that have a value."""
+    text = np.asarray(values, dtype=object)
+    codes, _ = pd.factorize(text)  # missing values become -1
+    rows = np.flatnonzero((codes >= 0) & (text != ""))
+    _, first, inverse = np.unique(codes[rows], return_index=True, return_inverse=True)
+    return rows, rows[first][inverse.reshape(-1)] if len(rows) else rows
+
+
+def _different(fingerprints: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first row of each different fingerprint, and for every row which of these it equals."""
+    packed = np.ascontiguousarray(fingerprints)
+    rows = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
+    return first, inverse.reshape(-1)
+
+
+def _links(
+    fingerprints: NDArray[np.uint8], similarity: float, jobs: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield pairs of rows (i, j) at or above the similarity, each once, in pieces."""
+    n_bits = 8 * fingerprints.shape[1]
+    need = needed_common(similarity, n_bits)
+    count = bit_counts(fingerprints)
+    order = np.argsort(count, kind="stable")
+    order = order[count[order] > 0]
+    count, packed = count[order], np.ascontiguousarray(fingerprints[order])
+    # b bits can be similar to at most the count at which all b of them are needed: b >= need[b + c].
+    most = np.array([_most_bits(b, need, n_bits) for b in range(n_bits + 1)])
+    end = np.searchsorted(count, most[count], side="right")
+    table = _fpsim2_table(packed, count)
+
+    def piece(start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        i, j = _search(table, range(start, min(start + _PIECE, len(table))), end, similarity - _SLACK)
+        similar = common_bits(packed[i], packed[j]) >= need[count[i] + count[j]]
+        return order[i[similar]], order[j[similar]]
+
+    starts = range(0, len(table), _PIECE)
+    with ThreadPoolExecutor(effective_n_jobs(jobs if jobs > 0 else -1)) as threads:
+        # FPSim2 lets go of Python's lock while it searches.
+        yield from track(threads.map(piece, starts), "chemical series", total=len(starts))
+
+
+def _most_bits(bits: int, need: NDArray[np.int64], n_bits: int) -> int:
+    """Return the largest bit count that can still be similar to `bits`, at least `bits`."""
+    return max(bits, int(np.searchsorted(need[bits : bits + n_bits + 1], bits, side="right")) - 1)
+
+
+def _fpsim2_table(packed: NDArray[np.uint8], count: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return FPSim2's rows: number, fingerprint as 64-bit words, bit count."""
+    n_words = -(-packed.shape[1] // 8)
+    padded = np.zeros((len(packed), 8 * n_words), dtype=np.uint8)
+    padded[:, : packed.shape[1]] = packed
+    table = np.empty((len(packed), n_words + 2), dtype=np.uint64)
+    table[:, 0] = np.arange(len(packed))
+    table[:, 1:-1] = padded.view(np.uint64)
+    table[:, -1] = count
+    return table
+
+
+def _search(
+    table: NDArray[np.uint64], rows: range, end: NDArray[np.int64], threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return candidate pairs (i, j), i < j < end[i], of some query rows."""
+    from FPSim2.FPSim2lib import GenericSearch  # imports RDKit, which this module does without until here
+
+    found = [GenericSearch(table[i], table, threshold, 0, 0, i + 1, int(end[i]))["idx"] for i in rows]
+    i = np.repeat(np.arange(rows.start, rows.stop), [len(f) for f in found])
+    return i, np.concatenate(found).astype(np.int64)

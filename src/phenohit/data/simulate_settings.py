@@ -1,0 +1,136 @@
+"""Settings of the simulated screen; imports nothing heavy, so that the command line can show them at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from phenohit.errors import ConfigError
+
+__all__ = ["KINDS", "SimulateSettings"]
+
+KINDS = ("morphology", "invisible", "cytotoxicity", "chemistry")
+"""Kinds of simulated assays, by what can see them."""
+
+_SHARES = (
+    "series_share pains_share salt_share stereo_share core_mechanism cliff toxic_share hidden_share dose_series_share "
+    "redundancy bad_wells fill repeats"
+).split()
+_AMOUNTS = "effect plate_effect batch_effect position_effect measurement_sd unseen_sd series_sd".split()
+
+
+@dataclass(frozen=True)
+class SimulateSettings:
+    """A simulated screen: how large, how noisy, and which assays.
+
+    Potencies are in log units (pIC50, pEC50: minus log10 of the molar concentration); effects on features
+    are in standard deviations of DMSO wells.
+
+    Parameters
+    ----------
+    n_compounds : compounds in the library.
+    series_share : share of compounds that belong to a chemical series.
+    pains_share : share of compounds built around a rhodanine, quinone or catechol.
+    salt_share : share of compounds written as a salt or solvate.
+    stereo_share : share of compounds that come with their mirror image as a compound of its own.
+    n_mechanisms : independent biological mechanisms that change morphology.
+    mechanisms_per_series : mechanisms a series or singleton hits, on average (Poisson, four at most).
+    core_mechanism : share of series that hit the mechanism typical of their core: what structure can know of biology.
+    series_sd : spread of potency within a series.
+    cliff : chance that a compound loses an activity of its series.
+    toxic_share : share of series and singletons that kill cells.
+    cell_shift : log units of potency lost between a biochemical assay and the imaged cell.
+    n_features : features per well.
+    n_constant : features of these that never change.
+    redundancy : mean share of a feature's noise that it has in common with its group of features.
+    effect : change of an affected feature at full response to one mechanism.
+    dose_uM : dose of every compound.
+    dose_series_uM : further doses of the compounds that have a dose series.
+    dose_series_share : share of compounds with a dose series.
+    n_replicates : wells per compound and dose, each on another plate.
+    n_batches : batches over which the plates are spread; replicates of a plate stay in one batch.
+    plate_effect : size of a plate's offset and scale, before normalisation.
+    batch_effect : how much the response to mechanisms differs between batches (log scale).
+    position_effect : size of edge, row and column effects; they are left in the data.
+    bad_wells : share of wells with five times the noise and fewer cells.
+    normalise : how each plate is scaled to its DMSO wells: standard (mean, SD) or robust (median, MAD).
+    n_morphology : assays driven by mechanisms that change morphology.
+    n_invisible : assays driven by something that neither images nor structures show.
+    n_cytotoxicity : assays driven by cell death alone.
+    n_chemistry : assays driven by functional groups and logP, which morphology does not show.
+    hidden_share : share of compounds active in an invisible assay.
+    threshold : pIC50 at or above which a compound is active.
+    measurement_sd : spread of repeated measurements.
+    unseen_sd : spread of a compound's true value around what its kind of data can show.
+    fill : share of the compound-assay pairs that were measured.
+    fill_bias : 0: measured at random; above: actives are measured more often (log odds per standard deviation).
+    repeats : share of the measured pairs that were measured a second time.
+    n_hits : compounds to pick in the settings file that is written; 0: an eighth of the library, 342 at most.
+    n_trees : trees of the random forest in the settings file that is written.
+    seed : same seed, same screen.
+    """
+
+    n_compounds: int = 800
+    series_share: float = 0.6
+    pains_share: float = 0.03
+    salt_share: float = 0.03
+    stereo_share: float = 0.02
+    n_mechanisms: int = 12
+    mechanisms_per_series: float = 1.6
+    core_mechanism: float = 0.2
+    series_sd: float = 0.45
+    cliff: float = 0.1
+    toxic_share: float = 0.22
+    cell_shift: float = 1.0
+    n_features: int = 120
+    n_constant: int = 3
+    redundancy: float = 0.6
+    effect: float = 1.0
+    dose_uM: float = 10.0
+    dose_series_uM: tuple[float, ...] = (1.0, 3.0, 30.0, 100.0)
+    dose_series_share: float = 0.05
+    n_replicates: int = 2
+    n_batches: int = 2
+    plate_effect: float = 0.5
+    batch_effect: float = 0.15
+    position_effect: float = 0.4
+    bad_wells: float = 0.005
+    normalise: Literal["standard", "robust"] = "standard"
+    n_morphology: int = 8
+    n_invisible: int = 3
+    n_cytotoxicity: int = 2
+    n_chemistry: int = 3
+    hidden_share: float = 0.22
+    threshold: float = 6.0
+    measurement_sd: float = 0.35
+    unseen_sd: float = 0.5
+    fill: float = 0.35
+    fill_bias: float = 0.0
+    repeats: float = 0.1
+    n_hits: int = 0
+    n_trees: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in _SHARES:
+            _require(self, name, 0 <= getattr(self, name) <= 1, "a share between 0 and 1")
+        for name in _AMOUNTS:
+            _require(self, name, getattr(self, name) >= 0, "0 or more")
+        for name in ("n_compounds", "n_mechanisms", "n_replicates", "n_batches", "n_trees"):
+            _require(self, name, getattr(self, name) >= 1, "1 or more")
+        for name in (f"n_{kind}" for kind in KINDS):
+            _require(self, name, getattr(self, name) >= 0, "0 or more")
+        _require(self, "n_constant", 0 <= self.n_constant < self.n_features, f"below n_features ({self.n_features})")
+        _require(self, "dose_uM", self.dose_uM > 0, "a dose above 0 uM")
+        _require(self, "dose_series_uM", all(dose > 0 for dose in self.dose_series_uM), "doses above 0 uM")
+        _require(self, "n_hits", self.n_hits >= 0, "0 or more")
+        _require(self, "seed", self.seed >= 0, "0 or more")
+        if self.dose_uM in self.dose_series_uM:
+            message = f"settings.dose_series_uM holds {self.dose_uM:g}, the dose that every compound has anyway. Leave it out."
+            raise ConfigError(message)
+
+
+def _require(settings: SimulateSettings, name: str, holds: bool, expected: str) -> None:
+    """Raise a ConfigError that names the setting unless `holds`."""
+    if not holds:
+        raise ConfigError(f"settings.{name} is {getattr(settings, name)!r}. Expected: {expected}.")

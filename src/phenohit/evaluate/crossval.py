@@ -1,0 +1,161 @@
+"""Fit on the training rows of a split, score its test rows; nothing else is ever seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from phenohit.data.labels import Labels
+from phenohit.data.predictions import Predictions
+from phenohit.data.profiles import Profiles
+from phenohit.evaluate.splits import TEST, TRAIN, VALID, Folds
+from phenohit.models import find_model
+from phenohit.profiles.prepare import Prepare
+
+__all__ = ["concatenate", "fit_all", "fit_split", "predict"]
+
+_ROWS = 32_768  # rows predicted at a time, so that no dense N x T block is ever made
+
+
+def fit_split(
+    model: str,
+    settings: dict[str, Any],
+    data: Profiles,
+    labels: Labels,
+    folds: Folds,
+    split: int,
+    *,
+    clip: float | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    folder: Path | None = None,
+) -> Predictions:
+    """Fit one model on one split and score the measured entries of its test rows.
+
+    Parameters
+    ----------
+    model : str
+        Name in the MODELS table.
+    settings : dict
+        Its settings.
+    data, labels : Profiles and Labels with the same N rows
+    folds : Folds over those rows
+    split : int
+        Column of ``folds.part``.
+    clip : float, optional
+        Features beyond +-`clip` are set to it before scaling.
+    folder : Path, optional
+        Where a long fit keeps checkpoints.
+
+    Returns
+    -------
+    Predictions
+        CSR scores of the measured entries, rows = test rows, `fold` = the split's fold number.
+    """
+    train, valid, test = (folds.rows_of(split, part) for part in (TRAIN, VALID, TEST))
+    fitted, prepare = _fit(model, settings, data, labels, train, valid, clip, (seed, split), jobs, folder)
+    scored = predict(fitted, prepare, data, test, labels)
+    fold = np.full(len(test), folds.fold[split], dtype=np.int32)
+    return Predictions(scored.score, scored.compounds, scored.tasks, scored.model, scored.spread, fold, scored.kind)
+
+
+def fit_all(
+    model: str,
+    settings: dict[str, Any],
+    data: Profiles,
+    labels: Labels,
+    folds: Folds,
+    *,
+    clip: float | None = None,
+    seed: int = 0,
+    jobs: int = 1,
+    folder: Path | None = None,
+) -> tuple[Any, Prepare]:
+    """Fit one model on every labelled row, for the compounds that nobody has measured.
+
+    A model that stops early still needs rows it does not train on: it gets the validation rows of
+    the first split, as in cross-validation.
+    """
+    valid = folds.rows_of(0, VALID)
+    train = np.setdiff1d(np.arange(len(data)), valid)
+    if not getattr(find_model(model), "needs_valid", False):
+        train, valid = np.arange(len(data)), valid[:0]
+    return _fit(model, settings, data, labels, train, valid, clip, (seed, len(folds.names)), jobs, folder)
+
+
+def _fit(
+    model: str,
+    settings: dict[str, Any],
+    data: Profiles,
+    labels: Labels,
+    train: np.ndarray,
+    valid: np.ndarray,
+    clip: float | None,
+    seed: tuple[int, int],
+    jobs: int,
+    folder: Path | None,
+) -> tuple[Any, Prepare]:
+    kind = find_model(model)
+    # Rows without any label teach a supervised model nothing; they must not shape its scaling either.
+    train = train[np.diff(labels.Y.indptr)[train] > 0]
+    seen = data.take(train)
+    needs = kind.needs_scaling
+    prepare = Prepare.fit(seen, prune=needs, scale=needs, clip=clip)
+    held = None
+    if len(valid) and getattr(kind, "needs_valid", False):
+        held = (prepare.apply(data.take(valid)), labels.take(valid))
+    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    fitted = kind(**settings).fit(
+        prepare.apply(seen), labels.take(train), valid=held, seed=number, run=folder, jobs=jobs
+    )
+    return fitted, prepare
+
+
+def predict(
+    fitted: Any, prepare: Prepare, data: Profiles, rows: np.ndarray, labels: Labels, tasks: list[str] | None = None
+) -> Predictions:
+    """Score rows in blocks: the measured entries only, or every row in the given `tasks`.
+
+    Parameters
+    ----------
+    rows : int array
+        Rows of `data` to score.
+    labels : Labels
+        Row-aligned with `data`; where `tasks` is None its stored entries are the ones kept.
+    tasks : list of str, optional
+        Score all rows in these tasks and keep every entry (a dense block).
+    """
+    parts = []
+    for start in range(0, len(rows), _ROWS):
+        block = rows[start : start + _ROWS]
+        scored = fitted.predict(prepare.apply(data.take(block)), tasks)
+        parts.append(scored if tasks is not None else scored.at(labels.take(block).Y))
+    if not parts:
+        kept = labels.task_names if tasks is None else tasks
+        empty = sparse.csr_matrix((0, len(kept)), dtype=np.float32)
+        return Predictions(empty, np.empty(0, dtype=object), kept, type(fitted).__name__.lower())
+    return concatenate(parts)
+
+
+def concatenate(parts: list[Predictions]) -> Predictions:
+    """Stack predictions of the same tasks by one model, in the order given."""
+    first = parts[0]
+
+    def stack(blocks: list[Any]) -> Any:
+        if blocks[0] is None:
+            return None
+        return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.concatenate(blocks)
+
+    fold = None if first.fold is None else np.concatenate([p.fold for p in parts])
+    return Predictions(
+        stack([p.score for p in parts]),
+        np.concatenate([p.compounds for p in parts]),
+        first.tasks,
+        first.model,
+        stack([p.spread for p in parts]),
+        fold,
+        first.kind,
+    )

@@ -1,0 +1,390 @@
+"""The whole way once: tables -> labels -> folds -> models -> predictability -> hits -> report.
+
+Each step is a function on the open study; `STEPS` is their order. What a step reads it loads from
+the run folder, so that it gives the same answer whether the steps before it ran now or last week.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from phenohit import campaign
+from phenohit.config import Config, SplitConfig
+from phenohit.data.dropped import dropped, nothing_dropped
+from phenohit.data.predictions import Predictions
+from phenohit.data.profiles import Profiles
+from phenohit.errors import ConfigError
+from phenohit.evaluate.crossval import concatenate, fit_split
+from phenohit.files import atomic, hash_file, read_table, write_json, write_table, write_text
+from phenohit.models import find_model
+from phenohit.progress import track
+from phenohit.runs import open_run, slug
+from phenohit.study import Method, Study, split_name
+
+__all__ = ["STEPS", "run_study"]
+
+
+def run_study(config: Config, until: str = "report") -> Path:
+    """Do every step up to `until` that is not done yet.
+
+    Parameters
+    ----------
+    config : Config
+    until : str
+        Last step: one of `STEPS`.
+
+    Returns
+    -------
+    Path
+        The run folder.
+
+    Raises
+    ------
+    PhenoHitError
+        For anything the user can mend.
+    """
+    _check(config)
+    with open_run(config.out, name=config.name, seed=config.seed, simulated=config.simulated) as run:
+        write_text(run.path("config.yaml"), yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+        study = Study(run, config)
+        for name, step in STEPS.items():
+            step(study)
+            if name == until:
+                break
+        run.write_manifest()
+    return Path(config.out)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _check(config: Config) -> None:
+    """Find what cannot work before any time is spent."""
+    for model, settings in config.models.items():
+        find_model(model)(**settings)
+    if not config.models:
+        raise ConfigError("No model is named. Set `models`, e.g. models: {forest: {}}. See: phenohit models")
+    if not config.activities:
+        raise ConfigError("No activities are named. Add at least one table under `activities`.")
+    if not config.profiles.path and not config.structures.path:
+        raise ConfigError("Neither `profiles.path` nor `structures.path` is set: there is nothing to learn from.")
+    for split in config.splits:
+        if split.plate_folds > 1 and config.profiles.unit != "well":
+            raise ConfigError(
+                f"Split '{split_name(split)}' leaves plates out, but `profiles.unit` is 'compound', "
+                "whose rows span plates. Set profiles.unit: well."
+            )
+
+
+# --- data: which compound is every well -------------------------------------------------------
+
+
+def step_data(study: Study) -> None:
+    """Read profiles and structures, find out which compound each row is, aggregate."""
+    config = study.config
+    paths = [p for p in (config.profiles.path, config.structures.path) if p]
+    study.run.step(
+        "data",
+        partial(_read, study),
+        settings=[asdict(config.profiles), asdict(config.structures)],
+        inputs={p: hash_file(p) for p in paths},
+        outputs=["profiles.parquet", "wells.parquet", "identified.parquet", "dropped/data.csv"],
+    )
+
+
+def _read(study: Study) -> dict[str, Any]:
+    from phenohit.data.read import read_profiles, read_structures
+    from phenohit.profiles.aggregate import to_compounds
+    from phenohit.profiles.identify import identify
+
+    config, run = study.config, study.run
+    structures = read_structures(config.structures) if config.structures.path else None
+    lost = nothing_dropped()
+    if config.profiles.path:
+        raw, lost = read_profiles(config.profiles)
+    else:  # no images: the library itself is the table, its features come from the structures
+        assert structures is not None
+        rows = structures.rename(columns={"id": "Metadata_compound_id", "smiles": "Metadata_SMILES"}).astype(str)
+        raw = Profiles(np.zeros((len(rows), 0), np.float32), rows, [])
+    profiles, compounds, unknown = identify(raw, structures, jobs=study.jobs)
+    wells = pd.DataFrame({"compound": profiles.compounds})
+    wells["plate"] = profiles.rows.get("Metadata_Plate", "")
+    wells["well"] = profiles.rows.get("Metadata_Well", "")
+    if config.profiles.unit == "compound" or not config.profiles.path:
+        profiles = to_compounds(profiles, how=config.profiles.aggregate)
+    profiles.save(run.path("profiles.parquet"))
+    write_table(run.path("wells.parquet"), wells)
+    write_table(run.path("identified.parquet"), compounds)
+    write_table(run.path("dropped", "data.csv"), pd.concat([lost, unknown], ignore_index=True))
+    kept = {"wells": len(wells), "compounds": len(compounds), "features": len(profiles.features)}
+    return {"rows_read": len(raw), **kept}
+
+
+# --- chemistry: series and scaffolds ----------------------------------------------------------
+
+
+def step_chemistry(study: Study) -> None:
+    """Make fingerprints, series at every similarity that is asked for, and scaffolds."""
+    config = study.config
+    similarities = sorted({s.similarity for s in config.splits} | {config.hits.similarity})
+    primary = config.splits[0].similarity
+    study.run.step(
+        "chemistry",
+        partial(_relate, study, similarities, primary),
+        settings=[similarities, primary],
+        after=("data",),
+        outputs=["fingerprints.npy", "compounds.parquet"],
+    )
+
+
+def _relate(study: Study, similarities: list[float], primary: float) -> dict[str, Any]:
+    from phenohit.chem.fingerprints import ecfp
+    from phenohit.chem.scaffolds import scaffolds
+    from phenohit.chem.series import series
+
+    compounds, _ = read_table(study.run.path("identified.parquet"))
+    smiles = compounds["smiles"].astype(str).to_numpy(object)
+    known = smiles != ""
+    packed = np.zeros((len(compounds), 256), dtype=np.uint8)
+    framework = np.full(len(compounds), "", dtype=object)
+    if known.any():
+        packed[known] = ecfp(smiles[known].tolist(), jobs=study.jobs)
+        framework[known] = scaffolds(smiles[known].tolist(), jobs=study.jobs)
+    # Stereo and charge forms share the first InChIKey block; they never count as two series.
+    skeletons = compounds["skeleton"].astype(str).to_numpy(object)
+    for similarity in similarities:
+        compounds[f"series_{similarity:g}"] = series(packed, similarity=similarity, also=(skeletons,))
+    compounds["series"] = compounds[f"series_{primary:g}"]
+    compounds["scaffold"] = framework
+    with atomic(study.run.path("fingerprints.npy")) as partial_file, partial_file.open("wb") as handle:
+        np.save(handle, packed, allow_pickle=False)
+    write_table(study.run.path("compounds.parquet"), compounds)
+    return {
+        "series": int(compounds["series"].nunique()),
+        "largest_series": int(compounds["series"].value_counts().iloc[0]),
+        "scaffolds": int(pd.Series(framework[framework != ""]).nunique()),
+        "without_structure": int((~known).sum()),
+    }
+
+
+# --- labels: activities become tasks ----------------------------------------------------------
+
+
+def step_labels(study: Study) -> None:
+    """Turn activities into tasks and join them to the imaged compounds."""
+    config = study.config
+    paths = [p for source in config.activities for p in (source.path, source.rows, source.tasks) if p]
+    tables = ["labels.parquet", "labels.tasks.parquet", "labels.compounds.parquet"]
+    study.run.step(
+        "labels",
+        partial(_label, study),
+        settings=[[asdict(s) for s in config.activities], asdict(config.labels)],
+        after=("data",),
+        inputs={p: hash_file(p) for p in paths},
+        outputs=[*tables, "match.csv", "dropped/labels.csv"],
+    )
+
+
+def _label(study: Study) -> dict[str, Any]:
+    from phenohit.labels.join import assemble
+
+    config, run = study.config, study.run
+    compounds, _ = read_table(run.path("identified.parquet"))
+    labels, report, lost = assemble(config.activities, compounds, config.labels, jobs=study.jobs)
+    labels.save(run.path("labels.parquet"))
+    write_table(run.path("match.csv"), report)
+    write_table(run.path("dropped", "labels.csv"), lost)
+    counts = labels.counts()
+    return {
+        "tasks": len(labels.tasks),
+        "labels": int(labels.Y.nnz),
+        "labelled_compounds": int((np.diff(labels.Y.indptr) > 0).sum()),
+        "active": int(counts["n_active"].sum()),
+        "inactive": int(counts["n_inactive"].sum()),
+    }
+
+
+# --- split: folds that leak nothing -----------------------------------------------------------
+
+
+def step_split(study: Study) -> None:
+    """Make the folds of every split and check them for leaks."""
+    for name, split in study.splits():
+        folder = f"splits/{slug(name)}"
+        study.run.step(
+            f"split/{name}",
+            partial(_split, study, split, folder),
+            settings=[asdict(split), study.config.seed],
+            after=("data", "chemistry", "labels"),
+            outputs=[f"{folder}/folds.parquet", f"{folder}/leaks.csv"],
+        )
+
+
+def _split(study: Study, split: SplitConfig, folder: str) -> dict[str, Any]:
+    from phenohit.evaluate import leaks
+    from phenohit.evaluate.splitting import make_folds
+
+    data = study.profiles
+    at = study.row_compound(data)
+    compounds = study.compounds.iloc[at]
+    folds = make_folds(split, data, compounds, study.labels.take(at), seed=study.config.seed)
+    folds.save(study.run.path(folder, "folds.parquet"))
+    table = leaks.check(
+        folds,
+        skeletons=compounds["skeleton"].to_numpy(object),
+        scaffolds=compounds["scaffold"].to_numpy(object),
+        fingerprints=study.fingerprints[at],
+        series=compounds[f"series_{split.similarity:g}"].to_numpy(),
+        similarity=split.similarity,
+        tasks=study.labels.tasks,
+    )
+    write_table(study.run.path(folder, "leaks.csv"), table)
+    return {"splits": len(folds.names), "failed_leak_checks": int(table["passed"].eq(False).sum())}
+
+
+# --- fit: every method on every fold ----------------------------------------------------------
+
+
+def step_fit(study: Study) -> None:
+    """Cross-validate every method on every split; each fold is a step of its own."""
+    for name, _ in study.splits():
+        for method in study.methods():
+            _fit_method(study, name, method)
+
+
+def _fit_method(study: Study, split: str, method: Method) -> None:
+    folds = study.folds(split, data := study.input(method.input))
+    labels = study.labels.take(study.row_compound(data))
+    steps: dict[str, str] = {}
+    for number in track(range(len(folds.names)), f"{method.name} on {split}"):
+        part = f"models/{slug(split)}/{method.name}/fold-{slug(folds.names[number])}"
+
+        def fit(number: int = number, part: str = part) -> None:
+            scored = fit_split(
+                method.model, method.settings, data, labels, folds, number,
+                clip=study.clip(method.input), seed=study.config.seed, jobs=study.jobs,
+                folder=study.run.path(part, "checkpoint"),
+            )  # fmt: skip
+            scored.save(study.run.path(part, "predictions.parquet"))
+
+        step = f"fit/{split}/{method.name}/{folds.names[number]}"
+        settings = [method, study.config.seed, study.clip(method.input)]
+        outputs = [f"{part}/predictions.parquet"]
+        study.run.step(step, fit, settings=settings, after=(f"split/{split}",), outputs=outputs)
+        steps[step] = outputs[0]
+
+    joined = f"splits/{slug(split)}/predictions/{method.name}.parquet"
+
+    def gather() -> None:
+        concatenate([Predictions.load(study.run.path(p)) for p in steps.values()]).save(study.run.path(joined))
+
+    study.run.step(f"gather/{split}/{method.name}", gather, after=tuple(steps), outputs=[joined])
+
+
+# --- evaluate: what can be predicted ----------------------------------------------------------
+
+
+def step_evaluate(study: Study) -> None:
+    """Score every method per task, with intervals and chance levels."""
+    for name, _ in study.splits():
+        folder = f"splits/{slug(name)}"
+        study.run.step(
+            f"evaluate/{name}",
+            partial(_evaluate, study, name, folder),
+            settings=[asdict(study.config.evaluate), study.config.seed],
+            after=tuple(f"gather/{name}/{m.name}" for m in study.methods()),
+            outputs=[f"{folder}/{f}" for f in ("metrics.parquet", "summary.json", "compare.csv")],
+        )
+
+
+def _evaluate(study: Study, split: str, folder: str) -> None:
+    from phenohit.evaluate.compare import compare
+    from phenohit.evaluate.scores import score_table
+    from phenohit.evaluate.summary import summarise
+
+    how, seed, labels = study.config.evaluate, study.config.seed, study.labels
+    tables, summaries = {}, {}
+    for method in track(study.methods(), f"evaluate on {split}"):
+        scored = Predictions.load(study.run.path(folder, "predictions", f"{method.name}.parquet"))
+        table = score_table(labels, scored, bootstrap=how.bootstrap, confidence=how.confidence, seed=seed)
+        summaries[method.name] = summarise(table, labels, scored, chance=how.chance, simm_min=how.simm_min, seed=seed)
+        tables[method.name] = table.assign(split=split, method=method.name, model=method.model, input=method.input)
+    write_table(study.run.path(folder, "metrics.parquet"), pd.concat(tables.values(), ignore_index=True))
+    write_json(study.run.path(folder, "summary.json"), summaries)
+    write_table(study.run.path(folder, "compare.csv"), compare(tables))
+
+
+# --- hits: what to test next ------------------------------------------------------------------
+
+
+def step_hits(study: Study) -> None:
+    """Refit the chosen method on everything known, score what nobody measured, pick a plate's worth."""
+    split = study.splits()[0][0]
+    plan = campaign.make_plan(study)
+    write_json(study.run.path("hits", "plan.json"), plan)
+    if not plan["tasks"]:
+        return
+    settings = [plan, asdict(study.config.hits), study.config.seed]
+    score = partial(campaign.final_scores, study, plan)
+    study.run.step(
+        "final", score, settings=settings, after=(f"evaluate/{split}",), outputs=["predictions/final.parquet"]
+    )
+    for task in plan["tasks"]:
+        folder = f"hits/{slug(task)}"
+        files = ("hits.parquet", "hits.csv", "hits.sdf", "picklist.csv", "echo.csv", "summary.json", "dropped.csv")
+        study.run.step(
+            f"hits/{task}",
+            partial(campaign.pick, study, plan, task, study.folder(folder)),
+            settings=settings,
+            after=("final",),
+            outputs=[f"{folder}/{f}" for f in files],
+        )
+
+
+# --- report: everything on one page -----------------------------------------------------------
+
+
+def step_report(study: Study) -> None:
+    """Gather what was left out and build the page."""
+    from phenohit.report.build import build_report
+
+    run = study.run
+    tables = sorted(run.folder.glob("dropped/*.csv")) + sorted(run.folder.glob("hits/*/dropped.csv"))
+    lost = [pd.read_csv(p, dtype=str, keep_default_na=False) for p in tables]
+    lost += [_undefined(study, name) for name, _ in study.splits()]
+    write_table(run.path("dropped.csv"), pd.concat(lost, ignore_index=True))
+    steps = run.manifest["steps"]
+    run.manifest["counts"] = {name: steps[name] for name in ("data", "chemistry", "labels")}
+    run.write_manifest()
+    build_report(run.folder)
+
+
+def _undefined(study: Study, split: str) -> pd.DataFrame:
+    """List the tasks whose AUROC no method could be given in a split."""
+    table, _ = read_table(study.run.path("splits", slug(split), "metrics.parquet"), ["task", "auroc"])
+    undefined = table.groupby("task", sort=False)["auroc"].apply(lambda auroc: auroc.isna().all())
+    reason = "no fold holds both an active and an inactive test compound"
+    return dropped(f"evaluate on {split}", "task", undefined.index[undefined], reason)
+
+
+STEPS: dict[str, Callable[[Study], None]] = {
+    "data": step_data,
+    "chemistry": step_chemistry,
+    "labels": step_labels,
+    "split": step_split,
+    "fit": step_fit,
+    "evaluate": step_evaluate,
+    "hits": step_hits,
+    "report": step_report,
+}

@@ -1,0 +1,127 @@
+"""Write report.html: facts through templates into one file that opens anywhere, offline.
+
+Everything that comes from data reaches the page as escaped text or as JSON in an inert element.
+As a second wall the page carries a content security policy: only our scripts, known by their hash,
+run, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from phenohit import __version__
+from phenohit.files import write_text
+from phenohit.report.facts import collect
+from phenohit.report.picks import DRAWN
+from phenohit.report.plots import fold_bar, interval_bar, plotly_code, share_bar
+from phenohit.report.reading import READINGS
+from phenohit.report.tables import number
+
+__all__ = ["build_report", "script_json"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_SCRIPTS = ("table.js", "scatter.js")
+
+
+def build_report(folder: str | Path) -> Path:
+    """Write ``report.html`` into a run folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : path
+        A run folder. Steps that have not run are shown as not computed.
+
+    Returns
+    -------
+    Path
+        The report.
+
+    Raises
+    ------
+    RunError, FileError
+        If the folder holds no run, or one of its files is damaged.
+    """
+    folder = Path(folder)
+    path = folder / "report.html"
+    write_text(path, render(collect(folder)))
+    return path
+
+
+def render(facts: dict[str, Any]) -> str:
+    """Turn facts into the page."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"thousands": _thousands, "fixed": _fixed, "short": _short, "is_number": _is_number}
+    environment.globals |= {"interval_bar": interval_bar, "fold_bar": fold_bar, "share_bar": share_bar}
+    code = [plotly_code(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)]
+    return environment.get_template("report.html.j2").render(
+        facts,
+        version=__version__,
+        readings=READINGS,
+        drawn=DRAWN,
+        style=_trusted((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        scripts=[_trusted(text) for text in code],
+        policy=_policy(code),
+        results=script_json({"splits": [_for_page(split) for split in facts["splits"]], "readings": READINGS}),
+    )
+
+
+def script_json(value: Any) -> Markup:
+    """Write a value as JSON that cannot end the script element it stands in.
+
+    Notes
+    -----
+    ``<``, ``>`` and ``&`` become ``\\u003c`` and so on, so neither ``</script>`` nor ``<!--`` occurs.
+    NaN is refused: the page's parser would stumble over it.
+    """
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return _trusted(text)
+
+
+def _trusted(text: str) -> Markup:
+    """Text of our own that goes into the page as it is."""
+    return Markup(text)  # noqa: S704
+
+
+def _policy(code: list[str]) -> str:
+    """Content security policy that lets exactly these scripts run and nothing be fetched."""
+    hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _for_page(split: dict[str, Any]) -> dict[str, Any]:
+    """What the scripts need of a split."""
+    methods = [{key: method[key] for key in ("name", "label", "kind")} for method in split["methods"]]
+    return {"name": split["name"], "lead": split["lead"], "methods": methods, **split["tasks"]}
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _fixed(value: float | None, digits: int = 2, nothing: str = "–") -> str:
+    return nothing if value is None else f"{value:,.{digits}f}"
+
+
+def _is_number(value: str) -> bool:
+    return number(value) is not None
+
+
+def _short(value: str) -> str:
+    """Text of a CSV cell, a long decimal number cut to four digits."""
+    found = number(value)
+    return value if found is None or len(value) < 7 else f"{found:.4g}"

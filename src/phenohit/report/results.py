@@ -1,0 +1,231 @@
+"""The results of one split: leak check, methods and tasks, as plain values."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phenohit.evaluate.splits import TEST, TRAIN, UNUSED, VALID, Folds
+from phenohit.files import read_json, read_table
+from phenohit.report.methods import kind_of, label_of
+from phenohit.report.reading import read_tasks
+from phenohit.report.tables import number, read_csv
+
+__all__ = ["LEVELS", "METRICS", "split_facts"]
+
+LEVELS = ("0.9", "0.8", "0.7")
+# Columns of metrics.parquet that travel into the page, and the decimals they keep there.
+METRICS = {
+    "auroc": 4, "auroc_low": 3, "auroc_high": 3, "chance_low": 3, "chance_high": 3, "average_precision": 3,
+    "delta_auprc": 3, "riptop_auprc": 3, "f1": 3, "balanced_accuracy": 3, "adjusted_balanced_accuracy": 3,
+    "kappa": 3, "n_folds": 0,
+}  # fmt: skip
+_ORDER = {"image": 0, "chemistry": 1, "baseline": 2}
+
+
+def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
+    """Gather what one split folder holds.
+
+    Parameters
+    ----------
+    folder : Path
+        ``splits/<split>`` of a run.
+    images : bool, default True
+        Whether the profiles come from images.
+
+    Returns
+    -------
+    dict
+        ``name, kind, folds, leaks, methods`` (list, best first within its kind), ``tasks`` (columns for
+        the page), ``lead`` (the method read out: best mean AUROC among images, else chemistry).
+    """
+    folds = _folds(folder / "folds.parquet")
+    metrics = _metrics(folder / "metrics.parquet")
+    summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+    methods = _methods(metrics, summary, images)
+    lead = _lead(methods)
+    return {
+        "name": folder.name,
+        "kind": folds["kind"],
+        "folds": folds,
+        "leaks": leak_facts(folder / "leaks.csv"),
+        "methods": methods,
+        "lead": lead,
+        "compare": _compare(folder / "compare.csv", methods),
+        "tasks": task_columns(metrics, methods, lead),
+    }
+
+
+def leak_facts(path: Path) -> list[dict[str, Any]]:
+    """One row per check over all folds, its worst value first read; the rows of each fold below it.
+
+    Returns
+    -------
+    list of dict
+        ``check``, ``state`` ('pass', 'fail', 'information'), ``value`` (range over folds as text),
+        ``n``, ``failed`` (folds), ``folds`` (number), ``detail`` (of the first failed fold, else first).
+    """
+    table = read_csv(path)
+    rows = []
+    for check, part in table.groupby("check", sort=False) if not table.empty else []:
+        passed = part["passed"].str.strip().str.lower().map({"true": True, "1": True, "false": False, "0": False})
+        failed = (passed == False).to_numpy()  # noqa: E712  (None is information, neither passed nor failed)
+        state = "fail" if failed.any() else ("information" if passed.isna().all() else "pass")
+        first = int(np.argmax(failed)) if failed.any() else 0
+        detail = part["detail"].fillna("")
+        shown = detail.iloc[first] or next((d for d in detail if d), "")
+        rows.append(
+            {
+                "check": check, "state": state, "value": _range(part["value"]), "folds": len(part),
+                "failed": int(failed.sum()), "n": int(pd.to_numeric(part["n"], errors="coerce").fillna(0).sum()),
+                "detail": shown,
+            }
+        )  # fmt: skip
+    return sorted(rows, key=lambda row: {"fail": 0, "pass": 1, "information": 2}[row["state"]])
+
+
+def _range(values: pd.Series) -> str:
+    """Smallest to largest value over folds."""
+    numbers = pd.to_numeric(values, errors="coerce").dropna()
+    if numbers.empty:
+        return ""
+    low, high = (f"{v:,.0f}" if float(v).is_integer() else f"{v:.3f}" for v in (numbers.min(), numbers.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _folds(path: Path) -> dict[str, Any]:
+    """Sizes of the parts of every fold, in rows."""
+    if not path.is_file():
+        return {"kind": "", "sizes": [], "n": 0}
+    folds = Folds.load(path)
+    sizes = []
+    for s, name in enumerate(folds.names):
+        count = np.bincount(folds.part[:, s], minlength=4)
+        parts = {"train": TRAIN, "validation": VALID, "test": TEST, "unused": UNUSED}
+        sizes.append({"name": str(name)} | {part: int(count[code]) for part, code in parts.items()})
+    return {"kind": str(folds.kind), "sizes": sizes, "n": len(folds.part)}
+
+
+def _metrics(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        return pd.DataFrame(columns=["method", "model", "input", "task", "assay", "threshold", "n_active", "n_inactive"])
+    table, _ = read_table(path)
+    return table
+
+
+def _methods(metrics: pd.DataFrame, summary: dict[str, Any], images: bool) -> list[dict[str, Any]]:
+    """Every method with its counts; best mean AUROC first within its kind."""
+    found = []
+    for name, part in metrics.groupby("method", sort=False):
+        model, source = str(part["model"].iloc[0]), str(part["input"].iloc[0])
+        auroc = part["auroc"].to_numpy(dtype=np.float64)
+        given = summary.get(name, {})
+        mean = number(given.get("mean_auroc"))
+        if mean is None and np.isfinite(auroc).any():
+            mean = float(np.nanmean(auroc))
+        found.append(
+            {
+                "name": str(name), "label": label_of(model, source), "kind": (kind := kind_of(source, images=images)), "rank": _ORDER[kind],
+                "input": source, "n_tasks": int(np.isfinite(auroc).sum()), "n_undefined": int(np.isnan(auroc).sum()),
+                "mean": mean, "sd": number(given.get("sd_auroc")), "low": number(given.get("mean_low")),
+                "high": number(given.get("mean_high")), "simm": _simm(given.get("simm")),
+                "counts": [_count(level, auroc, given.get("counts", {})) for level in LEVELS],
+            }
+        )  # fmt: skip
+    return sorted(found, key=lambda m: (m["rank"], -(m["mean"] if m["mean"] is not None else -1.0)))
+
+
+def _count(level: str, auroc: np.ndarray, counts: dict[str, Any]) -> dict[str, Any]:
+    """Tasks above a level, with what chance gives."""
+    given = counts.get(level) or {}
+    observed = number(given.get("observed"))
+    return {
+        "level": level,
+        "observed": int(np.nansum(auroc > float(level))) if observed is None else int(observed),
+        "chance": number(given.get("chance")),
+        "low": number(given.get("chance_low")),
+        "high": number(given.get("chance_high")),
+    }
+
+
+def _simm(given: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Simm's assay counts, None where not computed."""
+    if not given:
+        return None
+    keys = ("n_pairs", "n_assays", "high", "moderate", "high_chance", "moderate_chance")
+    return {key: number(given.get(key)) for key in keys}
+
+
+def _lead(methods: list[dict[str, Any]]) -> str:
+    """The method that is read out. One for the whole split: the best of each task would favour luck."""
+    for kind in ("image", "chemistry", "baseline"):
+        for method in methods:
+            if method["kind"] == kind:
+                return str(method["name"])
+    return ""
+
+
+def _best(methods: list[dict[str, Any]], **having: str) -> str:
+    """The first, hence best, method with the given properties; '' if there is none."""
+    return next((str(m["name"]) for m in methods if all(m[k] == v for k, v in having.items())), "")
+
+
+def task_columns(metrics: pd.DataFrame, methods: list[dict[str, Any]], lead: str) -> dict[str, Any]:
+    """Columns of the per-task table, T values each; undefined values are None.
+
+    Returns
+    -------
+    dict
+        ``task, assay, threshold, n_active, n_inactive`` (lists), ``values``: method -> metric -> list,
+        ``readings``: method -> list of codes for every method that is no baseline; ``chemistry``,
+        ``cell_count``, ``plate``: names of the methods compared with, '' where absent.
+    """
+    tasks = metrics.drop_duplicates("task").reset_index(drop=True)
+    index = pd.Index(tasks["task"])
+    tables = {m["name"]: metrics[metrics["method"] == m["name"]].set_index("task").reindex(index) for m in methods}
+    marks = {
+        "chemistry": _best([m for m in methods if m["name"] != lead], kind="chemistry"),
+        "cell_count": _best(methods, input="cell_count"),
+        "plate": _best(methods, input="plate"),
+    }
+    cell, plate = tables.get(marks["cell_count"]), tables.get(marks["plate"])
+    readings = {
+        m["name"]: read_tasks(tables[m["name"]], cell, plate).tolist()
+        for m in methods
+        if m["kind"] != "baseline" or m["name"] == lead
+    }
+    return {
+        "task": tasks["task"].astype(str).tolist(),
+        "assay": tasks["assay"].astype(str).tolist(),
+        "threshold": _rounded(tasks["threshold"], 4),
+        "n_active": _rounded(tasks["n_active"], 0),
+        "n_inactive": _rounded(tasks["n_inactive"], 0),
+        "values": {
+            name: {metric: _rounded(table[metric], digits) for metric, digits in METRICS.items() if metric in table}
+            for name, table in tables.items()
+        },
+        "readings": readings,
+        **marks,
+    }
+
+
+def _rounded(column: pd.Series, digits: int) -> list[float | int | None]:
+    """Values for JSON: rounded, None where not finite."""
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    if digits == 0:
+        return [int(v) if math.isfinite(v) else None for v in numbers]
+    return [round(float(v), digits) if math.isfinite(v) else None for v in numbers]
+
+
+def _compare(path: Path, methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Paired comparisons of methods, as evaluate.compare wrote them."""
+    labels = {m["name"]: m["label"] for m in methods}
+    table = read_csv(path)
+    rows = []
+    for row in table.to_dict("records"):
+        rows.append({str(k): labels.get(v, v) for k, v in row.items()})
+    return rows

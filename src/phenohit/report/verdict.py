@@ -1,0 +1,111 @@
+"""The answer in a few plain sentences and numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from phenohit.report.reading import PREDICTABLE, READINGS
+
+__all__ = ["verdict"]
+
+_SEES = {"image": "morphology", "chemistry": "chemical structure", "baseline": "a baseline"}
+
+
+def verdict(splits: list[dict[str, Any]], hits: list[dict[str, Any]], *, images: bool = True) -> dict[str, Any]:
+    """Say what came out.
+
+    Parameters
+    ----------
+    splits : list of dict
+        As made by `report.results.split_facts`; the first one is read out in full.
+    hits : list of dict
+        As made by `report.picks.hits_facts`.
+    images : bool
+        Whether the run had image profiles.
+
+    Returns
+    -------
+    dict
+        ``sentences`` (list of str) and ``tiles`` (list of dict value, label, note).
+    """
+    sentences, tiles = [], []
+    if not images:
+        sentences.append("This run had no images: its profiles are fingerprints of the structures.")
+    for i, split in enumerate(splits):
+        told = _split(split)
+        if told is None:
+            continue
+        sentences.append(told["first"] if i == 0 else told["other"])
+        tiles += told["tiles"] if i == 0 else []
+    if not any(split["lead"] for split in splits):
+        sentences.append("No results have been computed yet.")
+    failed = [(split["name"], leak["check"]) for split in splits for leak in split["leaks"] if leak["state"] == "fail"]
+    if failed:
+        shown = "; ".join(f"{check} (split {name})" for name, check in failed[:4])
+        sentences.append(f"The leak check failed: {shown}. Do not trust the numbers before this is understood.")
+    elif any(split["leaks"] for split in splits):
+        sentences.append("The leak check found nothing that links test to training compounds.")
+    n_picked = sum(hit["n_picked"] for hit in hits)
+    if hits:
+        sentences.append(f"{n_picked:,} picks for {_count(len(hits), 'task')} are listed below and in the hits folder.")
+        tiles.append({"value": f"{n_picked:,}", "label": "compounds picked", "note": _count(len(hits), "task")})
+    return {"sentences": sentences, "tiles": tiles}
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _split(split: dict[str, Any]) -> dict[str, Any] | None:
+    """Sentences and tiles of one split."""
+    method = next((m for m in split["methods"] if m["name"] == split["lead"]), None)
+    if method is None:
+        return None
+    level = next(count for count in method["counts"] if count["level"] == "0.7")
+    readings, auroc = split["tasks"]["readings"][split["lead"]], split["tasks"]["values"][split["lead"]]["auroc"]
+    above = [READINGS[code]["name"] for code, value in zip(readings, auroc, strict=True) if value is not None and value > 0.7]
+    kept = sum(name == READINGS[PREDICTABLE]["name"] for name in above)
+    explained = {name: above.count(name) for name in ("explained by cell count", "explained by plate")}
+    close = above.count("baseline comes close")
+    total = len(auroc)
+    seen = _SEES[method["kind"]]
+    chance = "" if level["chance"] is None else f" (chance: {level['chance']:.1f})"
+    first = (
+        f"Of {_count(total, 'task')}, {level['observed']:,} {'is' if level['observed'] == 1 else 'are'} predicted above "
+        f"AUROC 0.7 from {seen}{chance}, by {method['label']} under the split '{split['name']}'."
+    )
+    if above and (split["tasks"]["cell_count"] or split["tasks"]["plate"]):
+        first += " " + _parts(kept, close, explained, split["tasks"])
+    other = (
+        f"Under the split '{split['name']}' it is {level['observed']:,} of {total:,}{chance}, "
+        f"{kept:,} of them beyond every baseline (best method: {method['label']})."
+    )
+    range_ = "" if level["low"] is None else f"; 95 % range {level['low']:.0f} to {level['high']:.0f}"
+    tiles = [
+        {
+            "value": f"{level['observed']:,}", "label": "tasks above AUROC 0.7",
+            "note": f"of {total:,}" + ("" if level["chance"] is None else f"; chance {level['chance']:.1f}{range_}"),
+        },
+        {"value": f"{kept:,}", "label": "of these beyond every baseline", "note": "not explained by cell count or plate"},
+        {
+            "value": "not computed" if method["mean"] is None else f"{method['mean']:.3f}", "label": "mean AUROC",
+            "note": method["label"] + _interval(method),
+        },
+    ]  # fmt: skip
+    return {"first": first, "other": other, "tiles": tiles}
+
+
+def _interval(method: dict[str, Any]) -> str:
+    if method["low"] is None or method["high"] is None:
+        return ""
+    return f"; {method['low']:.2f} to {method['high']:.2f}"
+
+
+def _parts(kept: int, close: int, explained: dict[str, int], marks: dict[str, Any]) -> str:
+    """What the tasks above 0.7 owe to the baselines."""
+    baselines = " or ".join(text for key, text in (("cell_count", "cell count"), ("plate", "plate")) if marks[key])
+    parts = [f"{n:,} {'is' if n == 1 else 'are'} {name}" for name, n in explained.items() if n]
+    if close:
+        parts.append(f"for {close:,} a baseline comes close")
+    told = f"{kept:,} of these {'is' if kept == 1 else 'are'} not explained by {baselines}"
+    return told + (f"; {', '.join(parts)}." if parts else ".")

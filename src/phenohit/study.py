@@ -1,0 +1,133 @@
+"""An open run with its settings, and what its steps wrote."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from phenohit.config import Config, SplitConfig
+from phenohit.data.labels import Labels
+from phenohit.data.profiles import Profiles
+from phenohit.errors import ConfigError, some
+from phenohit.evaluate.splits import Folds
+from phenohit.files import read_table
+from phenohit.profiles import inputs
+from phenohit.runs import Run, slug
+
+__all__ = ["Method", "Study", "split_name"]
+
+
+class Method(NamedTuple):
+    """One model on one input, e.g. ``forest-profiles``."""
+
+    name: str
+    model: str
+    input: str
+    settings: dict[str, Any]
+
+
+@dataclass
+class Study:
+    """An open run with its settings, and what earlier steps wrote, loaded when first asked for."""
+
+    run: Run
+    config: Config
+
+    @property
+    def jobs(self) -> int:
+        """Processor cores to use."""
+        return self.config.jobs or os.cpu_count() or 1
+
+    @property
+    def has_images(self) -> bool:
+        """False where the features are fingerprints of the structures."""
+        return bool(self.config.profiles.path)
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """The treated wells or compounds."""
+        return Profiles.load(self.run.path("profiles.parquet"))
+
+    @cached_property
+    def compounds(self) -> pd.DataFrame:
+        """One row per imaged compound: identity, series, scaffold."""
+        return read_table(self.run.path("compounds.parquet"))[0]
+
+    @cached_property
+    def fingerprints(self) -> NDArray[np.uint8]:
+        """ECFP6 of every compound, packed; zeros where there is no structure."""
+        return np.load(self.run.path("fingerprints.npy"), allow_pickle=False)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Labels of every imaged compound, in the order of `compounds`."""
+        return Labels.load(self.run.path("labels.parquet"))
+
+    def folder(self, name: str) -> Path:
+        """Return a folder inside the run folder, made if need be."""
+        path = self.run.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def row_compound(self, data: Profiles) -> NDArray[np.intp]:
+        """Return the position in `compounds` of every row of a profile table."""
+        return pd.Index(self.compounds["compound"]).get_indexer(pd.Index(data.compounds))
+
+    def splits(self) -> list[tuple[str, SplitConfig]]:
+        """Return name and settings of every split; the first one serves the hits."""
+        named = [(split_name(s), s) for s in self.config.splits]
+        names = [n for n, _ in named]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"Every split needs a name of its own, but they are: {some(names)}. Set `name`.")
+        return named
+
+    def folds(self, split: str, data: Profiles) -> Folds:
+        """Return the folds of a split for the rows of `data`: wells, or compounds."""
+        folds = Folds.load(self.run.path("splits", slug(split), "folds.parquet"))
+        if len(folds.rows) != len(data):  # wells were split, and these rows are compounds
+            return folds.by_compound(self.compounds["compound"].to_numpy(object))
+        return folds
+
+    def methods(self) -> list[Method]:
+        """Return everything that is cross-validated: models, the same on chemistry, baselines."""
+        main = "profiles" if self.has_images else "ecfp"
+        models = self.config.models.items()
+        chosen = [Method(f"{m}-{main}", m, main, s) for m, s in models]
+        if self.has_images and self.config.chemistry and self.fingerprints.any():
+            chosen += [Method(f"{m}-ecfp", m, "ecfp", s) for m, s in models]
+        if self.config.baselines:
+            chosen.append(Method("rate-base", "rate", "base", {}))
+        if self.config.baselines and self.has_images:
+            if inputs.cell_count_table(self.profiles) is not None:
+                chosen.append(Method("logistic-cell_count", "logistic", "cell_count", {}))
+            if inputs.plate_table(self.profiles) is not None:
+                chosen.append(Method("rate-plate", "rate", "plate", {"by": "plate"}))
+        return chosen
+
+    def input(self, name: str) -> Profiles:
+        """Return the feature table called profiles, ecfp, cell_count, plate or base."""
+        if name == "profiles":
+            return self.profiles
+        if name == "ecfp":
+            return inputs.fingerprint_table(self.compounds["compound"].to_numpy(object), self.fingerprints)
+        made = {"cell_count": inputs.cell_count_table, "plate": inputs.plate_table, "base": inputs.no_features}
+        table = made[name](self.profiles)
+        assert table is not None  # `methods` names an input only where it exists
+        return table
+
+    def clip(self, source: str) -> float | None:
+        """Return where features are clipped: only image features are."""
+        return self.config.profiles.clip if source == "profiles" else None
+
+
+def split_name(split: SplitConfig) -> str:
+    """Return the name of a split: its own, or one made from its settings."""
+    name = split.kind if split.folds > 1 else f"{split.kind}-holdout"
+    return split.name or (f"{name}-plates" if split.plate_folds > 1 else name)

@@ -1,0 +1,41 @@
+"""What a run found, in a few plain lines for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from phenohit.files import read_json
+
+__all__ = ["headline"]
+
+
+def headline(folder: Path) -> str:
+    """Return the headline numbers of a finished run and where its report is."""
+    manifest = read_json(folder / "manifest.json")
+    lines = ["", manifest["name"]]
+    if manifest["simulated"]:
+        lines.append("SIMULATED data: these figures say nothing about a real screen.")
+    steps = manifest["steps"]
+    lines.append(
+        f"{steps['data']['compounds']:,} imaged compounds in {steps['chemistry']['series']:,} series; "
+        f"{steps['labels']['labels']:,} labels in {steps['labels']['tasks']:,} tasks."
+    )
+    for path in sorted((folder / "splits").glob("*/summary.json")):
+        split = path.parent.name
+        leaks = steps.get(f"split/{split}", {}).get("failed_leak_checks", 0)
+        lines += ["", f"Split '{split}': " + ("no leaks found." if not leaks else f"{leaks} leak checks FAILED.")]
+        lines.append(f"  {'method':<22} {'mean AUROC':<22} tasks above 0.7 (chance)")
+        lines += [_method(name, s) for name, s in read_json(path).items()]
+    plan = read_json(folder / "hits" / "plan.json")
+    lines += ["", f"Picked with {plan['method']} for: " + (", ".join(plan["tasks"]) or "nothing")]
+    lines += [f"  picks: {folder / 'hits'}", f"Report: {folder / 'report.html'}", ""]
+    return "\n".join(lines)
+
+
+def _method(name: str, summary: dict[str, Any]) -> str:
+    mean, low, high = (summary.get(k) for k in ("mean_auroc", "mean_low", "mean_high"))
+    above = summary.get("counts", {}).get("0.7", {})
+    auroc = "undefined" if mean is None else f"{mean:.3f} [{low or 0:.3f}, {high or 0:.3f}]"
+    count = f"{above.get('observed', '?')} of {summary.get('n_tasks', '?')} ({above.get('chance', float('nan')):.1f})"
+    return f"  {name:<22} {auroc:<22} {count}"

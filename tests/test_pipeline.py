@@ -1,0 +1,180 @@
+"""The whole way on a small simulated screen: what comes out, resuming, killing, planted truth."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phenohit.cli import main
+from phenohit.data import Labels, Predictions
+from phenohit.files import read_json, read_table
+
+pytestmark = pytest.mark.xdist_group("pipeline")
+
+RESULTS = [
+    "labels.parquet",
+    "compounds.parquet",
+    "splits/series/folds.parquet",
+    "splits/series/metrics.parquet",
+    "splits/series/predictions/forest-profiles.parquet",
+    "splits/series/predictions/network-profiles.parquet",
+    "predictions/final.parquet",
+]
+FAST = ["--evaluate.bootstrap", "100", "--evaluate.chance", "20"]
+
+
+@pytest.fixture(scope="session")
+def screen(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("screen") / "simulated"
+    flags = ["--settings.n_compounds", "240", "--settings.n_features", "60", "--settings.n_trees", "25"]
+    assert main(["simulate", str(folder), *flags]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(screen, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["run", str(screen / "simulated.yaml"), "--out", str(out), *FAST]) == 0
+    return out
+
+
+def _same(a: Path, b: Path) -> None:
+    for name in RESULTS:
+        pd.testing.assert_frame_equal(read_table(a / name)[0], read_table(b / name)[0], obj=name)
+    hits = sorted(p.relative_to(a) for p in a.glob("hits/*/hits.parquet"))
+    assert hits
+    assert hits == sorted(p.relative_to(b) for p in b.glob("hits/*/hits.parquet"))
+    for name in hits:
+        pd.testing.assert_frame_equal(read_table(a / name)[0], read_table(b / name)[0], obj=str(name))
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    for name in [*RESULTS, "report.html", "manifest.json", "dropped.csv", "match.csv", "config.yaml", "log.txt"]:
+        assert (finished / name).stat().st_size > 0, name
+    assert not list(finished.rglob("*.partial"))
+    manifest = read_json(finished / "manifest.json")
+    assert manifest["simulated"] is True
+    assert manifest["versions"]["numpy"] == np.__version__
+    assert "SIMULATED" in (finished / "report.html").read_text()
+
+
+def test_no_leak_check_fails_and_series_stay_whole(finished):
+    leaks = pd.read_csv(finished / "splits" / "series" / "leaks.csv")
+    assert not leaks["passed"].eq(False).any()
+    compounds, _ = read_table(finished / "compounds.parquet")
+    folds, _ = read_table(finished / "splits" / "series" / "folds.parquet")
+    series = compounds.set_index("compound")["series"]
+    scored = Predictions.load(finished / "splits" / "series" / "predictions" / "forest-profiles.parquet")
+    assert scored.fold is not None
+    table = pd.DataFrame({"series": series.loc[scored.compounds].to_numpy(), "fold": scored.fold})
+    assert table.groupby("series")["fold"].nunique().max() == 1
+    assert len(folds) == len(compounds)
+
+
+def test_no_test_compound_has_a_training_neighbour_by_brute_force(finished):
+    from rdkit import Chem, DataStructs
+    from rdkit.Chem import rdFingerprintGenerator
+
+    compounds, _ = read_table(finished / "compounds.parquet")
+    make = rdFingerprintGenerator.GetMorganGenerator(radius=3, fpSize=2048)
+    prints = [make.GetFingerprint(Chem.MolFromSmiles(s)) for s in compounds["smiles"]]
+    scored = Predictions.load(finished / "splits" / "series" / "predictions" / "rate-base.parquet")
+    assert scored.fold is not None
+    fold = pd.Series(scored.fold, index=scored.compounds).groupby(level=0).first()
+    of = fold.loc[compounds["compound"]].to_numpy()
+    largest = 0.0
+    for i, mine in enumerate(prints):
+        others = [p for p, f in zip(prints, of, strict=True) if f != of[i]]
+        largest = max(largest, max(DataStructs.BulkTanimotoSimilarity(mine, others)))
+    assert 0.2 < largest < 0.7
+
+
+def test_every_measured_entry_is_scored_once_and_nothing_else(finished):
+    labels = Labels.load(finished / "labels.parquet")
+    for path in (finished / "splits" / "series" / "predictions").glob("*.parquet"):
+        scored = Predictions.load(path)
+        assert scored.score.nnz == labels.Y.nnz, path.name
+        long, _ = read_table(path)
+        assert not long.duplicated(["compound", "task"]).any()
+
+
+def test_hits_are_unmeasured_unique_and_free_of_pains(finished):
+    labels = Labels.load(finished / "labels.parquet")
+    for path in finished.glob("hits/*/hits.parquet"):
+        table, _ = read_table(path)
+        assay = labels.tasks.set_index("task").loc[table["task"].iloc[0], "assay"]
+        siblings = (labels.tasks["assay"] == assay).to_numpy()
+        measured = np.diff(labels.take_tasks(siblings).Y.indptr) > 0
+        assert not set(table["compound"]) & set(labels.compounds["compound"][measured])
+        picked = table[table["picked"]]
+        assert len(picked) > 0
+        assert (picked["pains"] == "").all()
+        assert table["compound"].is_unique
+
+
+def test_running_again_does_nothing_and_changes_nothing(finished, screen, caplog):
+    before = (finished / "splits" / "series" / "metrics.parquet").stat().st_mtime_ns
+    with caplog.at_level("INFO", "phenohit"):
+        assert main(["run", str(screen / "simulated.yaml"), "--out", str(finished), *FAST]) == 0
+    assert "forest-profiles/0: already done" in caplog.text
+    assert "done in" not in caplog.text
+    assert (finished / "splits" / "series" / "metrics.parquet").stat().st_mtime_ns == before
+
+
+def test_a_changed_setting_redoes_only_what_depends_on_it(finished, screen, caplog):
+    with caplog.at_level("INFO", "phenohit"):
+        flags = ["--evaluate.bootstrap", "101", "--evaluate.chance", "20"]
+        assert main(["run", str(screen / "simulated.yaml"), "--out", str(finished), *flags]) == 0
+    assert "evaluate/series: redone because of a change in settings" in caplog.text
+    assert "forest-profiles/0: already done" in caplog.text
+    assert main(["run", str(screen / "simulated.yaml"), "--out", str(finished), *FAST]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
+@pytest.mark.parametrize("when", [0.25, 0.7])
+def test_a_killed_run_resumes_to_the_same_result(finished, screen, tmp_path, when):
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "phenohit", "run", str(screen / "simulated.yaml"), "--out", str(out), *FAST]
+    enough = when * len(list((finished / "stamps").rglob("*.json")))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while len(list(out.glob("stamps/**/*.json"))) < enough and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "report.html").exists()
+    for path in out.rglob("*.parquet"):  # whatever bears its real name is whole
+        read_table(path)
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    _same(finished, out)
+    assert not list(out.rglob("*.partial"))
+
+
+def test_final_model_scores_new_profiles(finished, screen, tmp_path):
+    out = tmp_path / "new.parquet"
+    assert main(["predict", str(finished), str(screen / "simulated_profiles.parquet"), "--out", str(out)]) == 0
+    scored = Predictions.load(out)
+    final = Predictions.load(finished / "predictions" / "final.parquet")
+    order = pd.Index(scored.compounds).get_indexer(pd.Index(final.compounds))
+    where = [scored.tasks.index(t) for t in final.tasks]
+    np.testing.assert_allclose(scored.score[order][:, where], final.score, rtol=1e-6)
+
+
+def test_truth_is_found(finished, screen):
+    truth = pd.read_csv(screen / "simulated_truth.csv")
+    metrics, _ = read_table(finished / "splits" / "series" / "metrics.parquet")
+    table = metrics.merge(truth[["assay", "kind", "ceiling_auroc"]], on="assay", suffixes=("", "_truth"))
+    mean = table.groupby(["kind_truth", "method"])["auroc"].mean().unstack()
+    assert mean.loc["morphology", "forest-profiles"] > 0.65
+    assert abs(mean.loc["invisible", "forest-profiles"] - 0.5) < 0.12
+    assert mean.loc["cytotoxicity", "logistic-cell_count"] > mean.loc["cytotoxicity", "forest-profiles"] - 0.08
+    assert mean.loc["chemistry", "forest-ecfp"] > mean.loc["chemistry", "forest-profiles"]
