@@ -13,10 +13,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "phenohit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LEAVES = {"errors", "files", "progress", "registry", "config"}
+LEAVES = {"errors", "files", "progress", "registry", "config", "tensors"}
 # What each part may import of ours, besides itself and the leaves.
 ALLOWED = {
-    "data": set(),
+    "data": {"chem"},  # SDF is read by RDKit, when one is asked for
     "chem": set(),
     "profiles": {"data", "chem"},
     "labels": {"data", "chem"},
@@ -42,7 +42,7 @@ def _imports(path: Path) -> set[str]:
 def test_imports_go_one_way(path):
     parts = path.relative_to(PACKAGE).parts
     imported = _imports(path)
-    assert "cli" not in imported
+    assert "cli" not in imported or parts == ("__main__.py",)
     if parts[0] in ALLOWED:
         assert imported - LEAVES - {parts[0]} <= ALLOWED[parts[0]]
     elif parts[0].removesuffix(".py") in LEAVES:

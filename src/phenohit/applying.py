@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from phenohit.config import Config, StructureSource
@@ -78,7 +77,7 @@ def check_folds(folds: str, structures: str, *, id: str, smiles: str, similarity
     from phenohit.chem.series import series
     from phenohit.chem.standardise import standardise
     from phenohit.evaluate import leaks
-    from phenohit.evaluate.splits import TEST, TRAIN, Folds
+    from phenohit.evaluate.splits import Folds
 
     table = read_any(folds).astype(str)
     for column in (id, "fold"):
@@ -92,10 +91,8 @@ def check_folds(folds: str, structures: str, *, id: str, smiles: str, similarity
     packed = ecfp(parents["smiles"].tolist())
     skeleton = parents["skeleton"].to_numpy(object)
     group = series(packed, similarity=similarity, also=(skeleton,))
-    names = sorted(table["fold"].unique())
-    part = np.column_stack([np.where(table["fold"] == name, TEST, TRAIN) for name in names]).astype(np.int8)
-    rows = pd.DataFrame({"compound": table[id], "group": group, "plate": ""})
-    made = Folds(part, rows, names, list(range(len(names))), "folds from a file")
+    number = pd.factorize(table["fold"], sort=True)[0]
+    made = Folds.from_numbers(number, pd.DataFrame({"compound": table[id]}), kind="series", group=group)
     return leaks.check(
         made, skeletons=skeleton, scaffolds=scaffolds(parents["smiles"].tolist()), fingerprints=packed,
         series=group, similarity=similarity, tasks=None,

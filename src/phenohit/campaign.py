@@ -12,7 +12,7 @@ import pandas as pd
 from phenohit.data.predictions import Predictions
 from phenohit.errors import ConfigError, nearest
 from phenohit.evaluate.crossval import fit_all, predict
-from phenohit.files import read_table
+from phenohit.files import read_table, write_table
 from phenohit.hits.build import build_hits
 from phenohit.runs import slug
 from phenohit.study import Method, Study
@@ -101,7 +101,7 @@ def pick(study: Study, plan: dict[str, Any], task: str, folder: Path) -> dict[st
     scored = Predictions.load(study.run.path("predictions", "final.parquet"))
     metrics = _metrics(study)
     of_task = metrics[metrics["task"] == task].set_index("method")
-    row = of_task.loc[plan["method"]].to_dict()
+    row = {**of_task.loc[plan["method"]].to_dict(), "method": plan["method"]}
     if "logistic-cell_count" in of_task.index:
         row["cell_count_auroc"] = of_task.loc["logistic-cell_count", "auroc"]
     wells, _ = read_table(study.run.path("wells.parquet"))
@@ -118,4 +118,5 @@ def pick(study: Study, plan: dict[str, Any], task: str, folder: Path) -> dict[st
         jobs=study.jobs,
     )
     hits.write(folder)
+    write_table(folder / "dropped.csv", hits.dropped)
     return {k: v for k, v in hits.summary.items() if isinstance(v, int | float | str | bool)}

@@ -6,6 +6,7 @@ the run folder, so that it gives the same answer whether the steps before it ran
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -19,10 +20,12 @@ import yaml
 from phenohit import campaign
 from phenohit.config import Config, SplitConfig
 from phenohit.data.dropped import dropped, nothing_dropped
+from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError
 from phenohit.evaluate.crossval import concatenate, fit_split
+from phenohit.evaluate.splits import Folds
 from phenohit.files import atomic, hash_file, read_table, write_json, write_table, write_text
 from phenohit.models import find_model
 from phenohit.progress import track
@@ -258,38 +261,40 @@ def _split(study: Study, split: SplitConfig, folder: str) -> dict[str, Any]:
 
 def step_fit(study: Study) -> None:
     """Cross-validate every method on every split; each fold is a step of its own."""
-    for name, _ in study.splits():
-        for method in study.methods():
-            _fit_method(study, name, method)
+    jobs = [(split, method) for split, _ in study.splits() for method in study.methods()]
+    for split, method in track(jobs, "fit: methods"):
+        data = study.input(method.input)
+        labels = study.labels.take(study.row_compound(data))
+        folds = study.folds(split, data)
+        parts = {}
+        for number, name in enumerate(folds.names):
+            step = f"fit/{split}/{method.name}/{name}"
+            folder = f"models/{slug(split)}/{method.name}/fold-{slug(name)}"
+            parts[step] = f"{folder}/predictions.parquet"
+            study.run.step(
+                step,
+                partial(_fit, study, method, data, labels, folds, number, folder),
+                settings=[method, study.config.seed, study.clip(method.input)],
+                after=(f"split/{split}",),
+                outputs=[parts[step]],
+            )
+        joined = f"splits/{slug(split)}/predictions/{method.name}.parquet"
+        gather = partial(_gather, study, list(parts.values()), joined)
+        study.run.step(f"gather/{split}/{method.name}", gather, after=tuple(parts), outputs=[joined])
 
 
-def _fit_method(study: Study, split: str, method: Method) -> None:
-    folds = study.folds(split, data := study.input(method.input))
-    labels = study.labels.take(study.row_compound(data))
-    steps: dict[str, str] = {}
-    for number in track(range(len(folds.names)), f"{method.name} on {split}"):
-        part = f"models/{slug(split)}/{method.name}/fold-{slug(folds.names[number])}"
+def _fit(study: Study, method: Method, data: Profiles, labels: Labels, folds: Folds, number: int, folder: str) -> None:
+    checkpoint = study.folder(f"{folder}/checkpoint")
+    scored = fit_split(
+        method.model, method.settings, data, labels, folds, number,
+        clip=study.clip(method.input), seed=study.config.seed, jobs=study.jobs, folder=checkpoint,
+    )  # fmt: skip
+    scored.save(study.run.path(folder, "predictions.parquet"))
+    shutil.rmtree(checkpoint)  # it served to resume; the scores are what is kept
 
-        def fit(number: int = number, part: str = part) -> None:
-            scored = fit_split(
-                method.model, method.settings, data, labels, folds, number,
-                clip=study.clip(method.input), seed=study.config.seed, jobs=study.jobs,
-                folder=study.run.path(part, "checkpoint"),
-            )  # fmt: skip
-            scored.save(study.run.path(part, "predictions.parquet"))
 
-        step = f"fit/{split}/{method.name}/{folds.names[number]}"
-        settings = [method, study.config.seed, study.clip(method.input)]
-        outputs = [f"{part}/predictions.parquet"]
-        study.run.step(step, fit, settings=settings, after=(f"split/{split}",), outputs=outputs)
-        steps[step] = outputs[0]
-
-    joined = f"splits/{slug(split)}/predictions/{method.name}.parquet"
-
-    def gather() -> None:
-        concatenate([Predictions.load(study.run.path(p)) for p in steps.values()]).save(study.run.path(joined))
-
-    study.run.step(f"gather/{split}/{method.name}", gather, after=tuple(steps), outputs=[joined])
+def _gather(study: Study, parts: list[str], joined: str) -> None:
+    concatenate([Predictions.load(study.run.path(part)) for part in parts]).save(study.run.path(joined))
 
 
 # --- evaluate: what can be predicted ----------------------------------------------------------
@@ -360,8 +365,8 @@ def step_report(study: Study) -> None:
     from phenohit.report.build import build_report
 
     run = study.run
-    tables = sorted(run.folder.glob("dropped/*.csv")) + sorted(run.folder.glob("hits/*/dropped.csv"))
-    lost = [pd.read_csv(p, dtype=str, keep_default_na=False) for p in tables]
+    # What a hit list leaves out stays beside it: for each task that is every compound measured before.
+    lost = [pd.read_csv(p, dtype=str, keep_default_na=False) for p in sorted(run.folder.glob("dropped/*.csv"))]
     lost += [_undefined(study, name) for name, _ in study.splits()]
     write_table(run.path("dropped.csv"), pd.concat(lost, ignore_index=True))
     steps = run.manifest["steps"]

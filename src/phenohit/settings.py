@@ -8,6 +8,7 @@ import re
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -35,9 +36,16 @@ def call(command: Callable[..., Any], arguments: Sequence[str], *, prog: str) ->
     whole = hints.get("config")
     if list(hints) == ["config"] and whole is not None and is_dataclass(whole):
         return command(read_config(arguments, prog=prog, description=command.__doc__ or "", kind=whole))
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_function_arguments(command, as_positional=True)
-    return command(**_parse(parser, arguments).as_dict())
+    needed = [p for p in signature(command).parameters.values() if p.default is p.empty]
+    shown = " ".join(p.name.upper() for p in needed)
+    parser = ArgumentParser(prog=prog, exit_on_error=False, usage=" ".join(f"{prog} {shown} [--key value ...]".split()))
+    parser.add_function_arguments(command, as_positional=False)
+    arguments = list(arguments)
+    for place, name in enumerate(hints):  # leading values are the parameters in their order
+        if 2 * place >= len(arguments) or arguments[2 * place].startswith("-"):
+            break
+        arguments[2 * place : 2 * place + 1] = [f"--{name}", arguments[2 * place]]
+    return command(**vars(parser.instantiate(_parse(parser, arguments))))
 
 
 def read_config(arguments: Sequence[str], *, prog: str, description: str, kind: Any) -> Any:

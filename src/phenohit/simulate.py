@@ -28,8 +28,10 @@ def command(out: str = "simulated-screen", settings: SimulateSettings = _DEFAULT
 
     Parameters
     ----------
-    out : folder to write into; made if absent.
-    settings : size, noise and assays.
+    out : str
+        Folder to write into; made if absent.
+    settings : SimulateSettings
+        Size, noise and assays.
     """
     counts = simulate(Path(out), settings)
     print(
@@ -168,7 +170,7 @@ def _write_data(
 
 
 def _yaml(folder: Path, settings: SimulateSettings) -> str:
-    """Settings of a run over the files in `folder`, with paths as the caller gave the folder."""
+    """Return the settings of a run over the files in `folder`, with paths as the caller gave the folder."""
     import yaml
 
     n_hits = settings.n_hits or max(1, min(342, settings.n_compounds // 8))

@@ -17,6 +17,7 @@ from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, some
 from phenohit.evaluate.splits import Folds
+from phenohit.evaluate.splitting import compound_folds
 from phenohit.files import read_table
 from phenohit.profiles import inputs
 from phenohit.runs import Run, slug
@@ -92,7 +93,7 @@ class Study:
         """Return the folds of a split for the rows of `data`: wells, or compounds."""
         folds = Folds.load(self.run.path("splits", slug(split), "folds.parquet"))
         if len(folds.rows) != len(data):  # wells were split, and these rows are compounds
-            return folds.by_compound(self.compounds["compound"].to_numpy(object))
+            return compound_folds(folds, self.compounds["compound"].to_numpy(object))
         return folds
 
     def methods(self) -> list[Method]:

@@ -118,7 +118,7 @@ def test_the_stores_own_wells_replace_those_of_the_screen():
             "plate_type": ["384LDV_DMSO", ""],
         }
     )
-    made, lost = pick_list(table, wells_of(table), sources=store)
+    made, lost = pick_list(table, store)
     assert dict(zip(made["compound"], made["source_well"], strict=True)) == {"K0002": "C03", "K0000": "B02"}
     assert lost["id"].tolist() == ["idK0001"]
     assert "no source well" in lost["reason"].iloc[0]

@@ -92,7 +92,7 @@ def _rdkit_svg(mol: Chem.Mol, size: tuple[int, int]) -> str:
     options.bondLineWidth = 1
     options.padding = 0.04
     options.fixedBondLength = 17.0  # of drawing units, about 25 px a bond: small molecules are not blown up
-    options.minFontSize = 7
+    options.minFontSize = 10
     options.maxFontSize = 13
     options.setAtomPalette({-1: (0.0, 0.0, 0.0)})
     options.updateAtomPalette(
@@ -126,7 +126,7 @@ def _compact(svg: str) -> str:
         elif stroke is not None:
             strokes.setdefault(stroke, []).append(short)
     parts = [
-        f'<path style="fill:none;stroke:{colour};stroke-width:1.3;stroke-linecap:round" d="{"".join(paths)}"/>'
+        f'<path style="fill:none;stroke:{colour};stroke-width:1.4;stroke-linecap:round" d="{"".join(paths)}"/>'
         for colour, paths in strokes.items()
     ]
     parts += [f'<path style="fill:{colour}" d="{"".join(paths)}"/>' for colour, paths in fills.items()]

@@ -30,7 +30,13 @@ GROUPS = {
 }
 """Functional groups that `functional_groups` looks for: name -> SMARTS."""
 
-_CORES = (
+
+def _pieces(text: str) -> list[str]:
+    """Split a block of SMILES pieces."""
+    return text.split()
+
+
+_CORES = _pieces(
     "c1nc({t})c2cc({a})ccc2n1 c1cc({t})c2cc({a})ccc2n1 c1({a})cc2c({t})ncnc2n1C c1c({a})ncc2nc({t})n(C)c12 "
     "c1({t})nc2ccc({a})cc2[nH]1 c1({t})nc2ccc({a})cc2o1 c1({t})nc2ccc({a})cc2s1 c1({t})cc2cc({a})ccc2[nH]1 "
     "c1({t})cn(C)c2ccc({a})cc12 c1({t})cc2cc({a})ccc2o1 c1({t})cc2cc({a})ccc2s1 c1({t})nc({a})sc1C "
@@ -41,9 +47,9 @@ _CORES = (
     "c1({t})nn(C)c2cc({a})ccc12 c1({t})ncc2cc({a})ccc2n1 c1({t})cnc2cc({a})ccc2n1 c1({t})ccc2cc({a})ccc2c1 "
     "c1({t})cc({a})c2ccccc2n1 c1({t})sc2ncnc({a})c2c1C c1({t})nc({a})c2c(n1)CCCC2 c1({t})cc(=O)c2cc({a})ccc2o1 "
     "C1CC({t})CCC1({a}) C1C({t})CCC1({a}) C1C({t})c2ccc({a})cc2OC1 c1({t})csc({a})c1"
-).split()
+)
 
-_ARMS = (
+_ARMS = _pieces(
     "S(=O)(=O)NCC4CCOCC4 S(=O)(=O)N4CCCC4 NS(=O)(=O)c4ccc(OC)cc4 CNS(=O)(=O)C4CC4 S(=O)(=O)NC4CCCC4 "
     "S(=O)(=O)NCc4ccco4 C(=O)NC(CC(C)C)C(=O)O OCc4ccc(C(=O)O)cc4 CCC(=O)NCC(=O)O C(=O)N4CCC(C(=O)O)CC4 "
     "C(=O)Nc4cccc(C(=O)O)c4 C(=O)N4CCN(CC)CC4 OCCCN4CCCC4 CN4CCN(C)CC4 C(=O)NCCN(C)C C(=O)NCCCN4CCCCC4 "
@@ -52,14 +58,14 @@ _ARMS = (
     "C(=O)Nc4nccs4 OCC(=O)NC4CC4 OC4CCOCC4 C(=O)NC4CCN(C(C)=O)CC4 N4CCC(CO)CC4 C(=O)NCCOCC C(=O)Nc4cccc(C(F)(F)F)c4 "
     "NC(=O)c4ccc(C(F)(F)F)cc4 OCCCOC c4cnn(C)c4 NC(=O)Cc4cccs4 C(=O)N[C@@H](C)c4ccccc4 NC(=O)[C@@H](C)Oc4ccccc4 "
     "C(=O)N4CC[C@@H](O)C4 C(=O)N[C@@H](CC(C)C)C(=O)NC CC(=O)NCc4ccncc4 OCC4CCCO4 C(=O)NCC4CC4"
-).split()
+)
 
-_PAINS_ARMS = (
+_PAINS_ARMS = _pieces(
     "C=C4SC(=S)NC4=O C=C4SC(=S)N(C)C4=O NC(=O)c4ccc(O)c(O)c4 CNC(=O)c4ccc(O)c(O)c4 C4=CC(=O)C=CC4=O "
     "NC4=CC(=O)c5ccccc5C4=O"
-).split()
+)
 
-_TAILS = (
+_TAILS = _pieces(
     "Nc6ccc({r})cc6 c6ccc({r})cc6 Oc6ccc({r})cc6 NCc6ccc({r})cc6 C(=O)Nc6ccc({r})cc6 NC(=O)c6ccc({r})cc6 "
     "OCc6ccc({r})cc6 N6CCN(c7ccc({r})cc7)CC6 N6CCC(c7ccc({r})cc7)CC6 C(=O)N6CCN(c7ccc({r})cc7)CC6 "
     "CN6CCN(C(=O)c7ccc({r})cc7)CC6 C(=O)NCCc6ccc({r})cc6 NCCc6ccc({r})cc6 SCc6ccc({r})cc6 "
@@ -67,16 +73,16 @@ _TAILS = (
     "c6csc(Nc7ccc({r})cc7)n6 c6noc(-c7ccc({r})cc7)n6 N6CCC(Oc7ccc({r})cc7)CC6 OCCOc6ccc({r})cc6 "
     "c6ccc(-c7ccc({r})cc7)cc6 C(=O)N6CCC(Cc7ccc({r})cc7)CC6 CC(=O)Nc6ccc({r})cc6 c6nnc(-c7ccc({r})cc7)o6 "
     "NC6CCN(Cc7ccc({r})cc7)CC6 N6CCc7cc({r})ccc7C6 NCc6ccc(Oc7ccc({r})cc7)cc6 CCC(=O)Nc6ccc({r})cc6"
-).split()
+)
 
-_R = (
+_R = _pieces(
     "F Cl Br C CC OC OCC C(F)(F)F C#N OC(F)F OC(F)(F)F CCC C(C)C OC(C)C SC C(C)(C)C C(C)=O S(C)(=O)=O C8CC8 "
     "CCCC OCCC OCCOC C(=O)NC NC(C)=O CO COC C(=O)OC CCO OC8CCC8"
-).split()
+)
 
-_ACYLS = "CC CCC CCCCC CC(C)C CCCCCCC COCC CCOCC CSCC".split()
-_RESIDUES = "[C@@H](C) [C@@H](CC(C)C) [C@@H](C(C)C) CC [C@@H](CCSC) [C@@H](CO) C(C)(C) CCCC".split()
-_AMINES = "NCCO NCCC NCCCC NCC(C)C NCCOC N(C)CC NCCS(C)(=O)=O NCCC#N NCC(=O)O NCCN(C)C".split()
+_ACYLS = _pieces("CC CCC CCCCC CC(C)C CCCCCCC COCC CCOCC CSCC")
+_RESIDUES = _pieces("[C@@H](C) [C@@H](CC(C)C) [C@@H](C(C)C) CC [C@@H](CCSC) [C@@H](CO) C(C)(C) CCCC")
+_AMINES = _pieces("NCCO NCCC NCCCC NCC(C)C NCCOC N(C)CC NCCS(C)(=O)=O NCCC#N NCC(=O)O NCCN(C)C")
 
 _SALTS = ("Cl", "O=C(O)C(F)(F)F", "CS(=O)(=O)O", "O=C(O)C=CC(=O)O")
 
@@ -110,9 +116,10 @@ def build_library(
     Returns
     -------
     DataFrame, n rows
-        ``smiles``, with the counter-ion if any; ``parent``, without; ``inchikey`` of the parent, unique; ``series`` int, the series the compound was made for
-        (a singleton has a number of its own); ``core`` int, -1 for acyclic compounds; ``is_pains``,
-        ``is_salt``, ``is_twin`` bool: made on purpose to be so (others may hit an alert by chance).
+        ``smiles``, with the counter-ion if any; ``parent``, without; ``inchikey`` of the parent, unique;
+        ``series`` int, the series the compound was made for (a singleton has a number of its own); ``core``
+        int, -1 for acyclic compounds; ``is_pains``, ``is_salt``, ``is_twin`` (a mirror image) bool: made on
+        purpose to be so; others may hit an alert by chance.
 
     Raises
     ------
@@ -259,6 +266,6 @@ def _checked(block: pd.DataFrame, seen: set[str]) -> pd.DataFrame:
             smiles.append(Chem.MolToSmiles(molecule))
             keys.append(Chem.MolToInchiKey(molecule))
     block = block.assign(smiles=smiles, inchikey=keys)
-    block = block[~block["inchikey"].duplicated() & ~block["inchikey"].isin(seen)]
+    block = block.loc[~block["inchikey"].duplicated() & ~block["inchikey"].isin(seen)]
     seen.update(block["inchikey"])
     return block

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from phenohit.chem.parallel import over_unique
-from phenohit.chem.series import number_by_size
+from phenohit.chem.series import link
 
 __all__ = ["scaffold_groups", "scaffolds"]
 
@@ -45,25 +44,32 @@ def scaffolds(smiles: Sequence[str], *, jobs: int = 1) -> NDArray[np.object_]:
     return over_unique(_scaffold_all, smiles, jobs=jobs, title="Murcko scaffolds", few=10_000)
 
 
-def scaffold_groups(scaffolds: Sequence[str] | NDArray[np.object_]) -> NDArray[np.int32]:
-    """Number the scaffolds; every compound without one is a group of its own.
+def scaffold_groups(
+    scaffolds: Sequence[str] | NDArray[np.object_], *, also: Sequence[NDArray[Any]] = ()
+) -> NDArray[np.int32]:
+    """Group compounds by scaffold; every compound without one is a group of its own.
 
     Parameters
     ----------
     scaffolds : sequence of str, length N
         '' where there is no ring. Acyclic compounds are not one scaffold: putting them all into one
         fold would unbalance the folds without keeping anything apart.
+    also : sequence of arrays, each of shape (N,)
+        Further labels whose equal values join groups: with InChIKey skeletons, stereoisomers of an
+        acyclic compound stay together.
 
     Returns
     -------
     int32 array, shape (N,)
         0 = largest group, ties in order of first member.
+
+    Examples
+    --------
+    >>> scaffold_groups(["", "c1ccccc1", "", "c1ccccc1"])
+    array([1, 0, 2, 0], dtype=int32)
     """
     names = np.asarray(scaffolds, dtype=object)
-    codes, different = pd.factorize(names)
-    alone = np.flatnonzero(names == "")
-    codes[alone] = len(different) + np.arange(len(alone))
-    return number_by_size(codes)
+    return link([names, *also], len(names))
 
 
 def _scaffold_all(smiles: list[str]) -> NDArray[Any]:

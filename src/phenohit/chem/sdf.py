@@ -54,7 +54,7 @@ def read_sdf(path: str | os.PathLike[str], id_property: str = "") -> pd.DataFram
     found = pd.DataFrame({"id": ids, "smiles": smiles}, dtype=str)
     if not len(found) or "M  END" not in text:
         raise FileError(f"'{path}' holds no record of an SD file. Check that it is one.")
-    if (found["id"] == "").all():
+    if not any(ids):
         if not id_property:
             hint = f"Name a property in structures.id; there are {some(sorted(properties)) or 'none'}."
             raise ColumnError(f"No record of '{path}' has a title line to take the compound id from. {hint}")

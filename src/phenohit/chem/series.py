@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from phenohit.chem.similarity import bit_counts, common_bits, needed_common
+from phenohit.chem.similarity import bit_counts, common_bits, different, needed_common
 from phenohit.errors import ShapeError
 from phenohit.progress import track
 
-__all__ = ["number_by_size", "series"]
+__all__ = ["link", "number_by_size", "series"]
 
 _PIECE = 512  # query rows per thread task
 _SLACK = 1e-4  # FPSim2 compares in float32: ask for a little more, then decide in integers
@@ -80,20 +80,49 @@ def series(
             "Make them with phenohit.chem.ecfp."
         )
     N = len(fingerprints)
-    label = np.arange(N, dtype=np.int64)
-    for values in also:
-        if np.shape(values) != (N,):
-            raise ShapeError(f"Labels in `also` have shape {np.shape(values)}, but there are {N} fingerprints.")
-        label = _merge(label, *_equal(values))
-    first, where = _different(fingerprints)
+    label = link(also, N).astype(np.int64)
+    first, where = different(fingerprints)
     label = _merge(label, np.arange(N), first[where], keep=fingerprints.any(axis=1))
     for i, j in _links(fingerprints[first], similarity, jobs):
         label = _merge(label, first[i], first[j])
     return number_by_size(label)
 
 
+def link(labels: Sequence[NDArray[Any]], n: int) -> NDArray[np.int32]:
+    """Group rows that share a value of any label, directly or through other rows.
+
+    Parameters
+    ----------
+    labels : sequence of arrays, each of shape (n,)
+        Such as InChIKey skeletons and scaffolds. '' and missing values link nothing.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    int32 array, shape (n,)
+        Group number, 0 = largest, ties in order of first member.
+
+    Raises
+    ------
+    ShapeError
+        If a label array has another length.
+
+    Examples
+    --------
+    >>> link([np.array(["a", "a", "", ""]), np.array(["", "x", "x", ""])], 4)
+    array([0, 0, 0, 1], dtype=int32)
+    """
+    label = np.arange(n, dtype=np.int64)
+    for values in labels:
+        if np.shape(values) != (n,):
+            raise ShapeError(f"Labels that link rows have shape {np.shape(values)}, but there are {n} rows.")
+        label = _merge(label, *_equal(values))
+    return number_by_size(label)
+
+
 def number_by_size(groups: NDArray[Any]) -> NDArray[np.int32]:
-    """Number groups anew: 0 = largest, ties in order of first member; shape (N,) to (N,)."""
+    """Renumber groups so that 0 is the largest, ties in order of first member; shape (N,) to (N,)."""
     _, first, inverse, counts = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
     rank = np.empty(len(first), dtype=np.int32)
     rank[np.lexsort((first, -counts))] = np.arange(len(first), dtype=np.int32)
@@ -124,14 +153,6 @@ def _equal(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     rows = np.flatnonzero((codes >= 0) & (text != ""))
     _, first, inverse = np.unique(codes[rows], return_index=True, return_inverse=True)
     return rows, rows[first][inverse.reshape(-1)] if len(rows) else rows
-
-
-def _different(fingerprints: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first row of each different fingerprint, and for every row which of these it equals."""
-    packed = np.ascontiguousarray(fingerprints)
-    rows = packed.view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
-    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-    return first, inverse.reshape(-1)
 
 
 def _links(

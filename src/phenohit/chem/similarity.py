@@ -1,8 +1,8 @@
 """Tanimoto similarity of packed fingerprints, with numpy alone (no RDKit).
 
 Common bits are counted by a float32 matrix product of unpacked blocks: integers below 2**24 are
-exact in float32, and BLAS is several times faster than AND plus bit count on packed bytes
-(10,000 x 10,000 x 2,048 bits on two cores: see `bench/series.py`).
+exact in float32, BLAS uses all cores, and it was measured faster than AND plus bit count of packed
+words, which needs numpy 2 (`bench/series.py` prints both).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from phenohit.errors import ConfigError, ShapeError
 
-__all__ = ["bit_counts", "common_bits", "nearest", "needed_common", "tanimoto"]
+__all__ = ["bit_counts", "common_bits", "different", "nearest", "needed_common", "tanimoto"]
 
 _QUERIES, _TARGETS = 2_048, 4_096  # rows per block: 32 MB of counts and 48 MB of unpacked bits
 _BITS_OF_BYTE = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)
@@ -29,6 +29,25 @@ def bit_counts(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
 def common_bits(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the bits set in both, row by row: (n, B) with (n, B) gives (n,)."""
     return _bits(a & b).sum(axis=1, dtype=np.int64)
+
+
+def different(packed: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find equal fingerprints.
+
+    Parameters
+    ----------
+    packed : uint8 array, shape (N, B)
+
+    Returns
+    -------
+    first : int64 array, shape (U,)
+        First row of each different fingerprint.
+    which : int64 array, shape (N,)
+        Position in `first` of the fingerprint that each row has.
+    """
+    rows = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).reshape(-1)
+    _, first, which = np.unique(rows, return_index=True, return_inverse=True)
+    return first, which.reshape(-1)
 
 
 def needed_common(similarity: float, n_bits: int) -> NDArray[np.int64]:

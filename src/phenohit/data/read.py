@@ -101,6 +101,7 @@ def _named_columns(source: ProfileSource, table: TableFile) -> dict[str, str]:
 def _kinds(table: TableFile, skip: set[str]) -> dict[str, Kind]:
     """Kind of every column that the settings did not name; only text columns are read for it."""
     kinds: dict[str, Kind] = {}
+    unknown: list[str] = []
     for column in table.schema:
         if column.name in skip:
             continue
@@ -112,7 +113,10 @@ def _kinds(table: TableFile, skip: set[str]) -> dict[str, Kind]:
         elif column.name.startswith("Metadata_"):
             kinds[column.name] = "text"
         else:
-            kinds[column.name] = kind_of(as_text(table.read([column.name])[column.name]))
+            unknown.append(column.name)
+            kinds[column.name] = "empty"  # holds the place: the order is that of the file
+    for name, column in table.columns(unknown):
+        kinds[name] = kind_of(as_text(column))
     return kinds
 
 
@@ -128,7 +132,7 @@ def _rows(table: TableFile, named: dict[str, str], others: Sequence[str]) -> pd.
 
 def _pert_type(source: ProfileSource, table: TableFile, rows: pd.DataFrame) -> pd.Series:
     """Tell treatments from controls by the rule given and the file's own column; never by a missing id."""
-    written = rows.get("Metadata_pert_type", pd.Series("", index=rows.index))
+    written = _or_empty(rows, "Metadata_pert_type")
     kind = written.str.lower().replace({"": "trt"}).astype(str)
     for known in ("trt", "negcon", "poscon"):  # JUMP writes poscon_cp, poscon_diverse; L1000 trt_cp
         kind = kind.mask(kind.str.startswith(known), known)
@@ -143,7 +147,7 @@ def _pert_type(source: ProfileSource, table: TableFile, rows: pd.DataFrame) -> p
         if set(text.unique()) <= {"true", "false", ""}:
             marks = {m.lower() for m in marks}
         hit = text.isin(marks)
-        if not hit.any():
+        if not hit.to_numpy().any():
             raise ColumnError(
                 f"profiles.controls: column '{name}' holds none of {some(sorted(marks))}. It holds "
                 f"{some(text.value_counts().index)}. Give the value that marks a negative control."
@@ -158,16 +162,20 @@ def _pert_type(source: ProfileSource, table: TableFile, rows: pd.DataFrame) -> p
     return kind.astype(str)
 
 
+def _or_empty(rows: pd.DataFrame, name: str) -> pd.Series:
+    return rows[name] if name in rows else pd.Series("", index=rows.index, dtype=str)
+
+
 def _refuse_doubled_wells(rows: pd.DataFrame, path: Path) -> None:
     if not {"Metadata_Plate", "Metadata_Well"} <= set(rows):
         return
     place = rows[["Metadata_Plate", "Metadata_Well"]]
     known = (place != "").all(axis=1)
     again = known & place.duplicated(keep=False)
-    if not again.any():
+    if not again.to_numpy().any():
         return
-    counts = place[again].value_counts(sort=False)
-    shown = some(f"{plate} {well} ({n} times)" for (plate, well), n in counts.items()).replace("'", "")
+    counts = place[again].value_counts(sort=False).reset_index(name="n")
+    shown = some(f"{plate} {well} ({n} times)" for plate, well, n in counts.itertuples(index=False)).replace("'", "")
     hint = "Keep one row per well, or give plates of different batches different names."
     if "Metadata_Site" in rows:
         hint = "The table has Metadata_Site: aggregate its sites to wells first."
@@ -215,15 +223,13 @@ def _without_empty(X: NDArray[np.float32], rows: pd.DataFrame, features: list[st
         raise ColumnError(f"None of the {len(features)} feature columns holds a number, e.g. {some(features, 3)}.")
     gone = [f for f, keep in zip(features, has_feature, strict=True) if not keep]
     lost = [dropped(_STAGE, "feature", gone, "no value in any row")]
-    place = rows.get("Metadata_Plate", pd.Series("", index=rows.index)).str.cat(
-        rows.get("Metadata_Well", pd.Series("", index=rows.index)), sep=" "
-    )
+    place = _or_empty(rows, "Metadata_Plate").str.cat(_or_empty(rows, "Metadata_Well"), sep=" ")
     ids = [f"row {i} {place.iloc[i]}".strip() for i in np.flatnonzero(~has_row)]
     lost.append(dropped(_STAGE, "well", ids, "no value in any feature"))
     if gone:
         X, features = np.ascontiguousarray(X[:, has_feature]), [f for f in features if f not in set(gone)]
     if ids:
-        X, rows = X[has_row], rows[has_row]
+        X, rows = X[has_row], rows.loc[has_row]
     return Profiles(X, rows, features), pd.concat(lost, ignore_index=True)
 
 

@@ -88,12 +88,23 @@ def _morphology(
 ) -> list[tuple[NDArray[np.float64], str]]:
     """Assays that respond to whichever of two or three mechanisms a compound hits at the lower concentration."""
     K = potency.shape[1]
-    made: list[tuple[NDArray[np.float64], str]] = []
-    for _ in range(settings.n_morphology):
-        chosen = np.sort(rng.permutation(K)[: min(int(rng.integers(2, 4)), K)])
-        latent = np.log10((10.0 ** potency[:, chosen]).sum(axis=1))
-        made.append((latent, f"Mechanisms {', '.join(str(k + 1) for k in chosen)}."))
-    return made
+    sizes = [size for size in (2, 3) if size <= K] or [1]
+    sets = [chosen for size in sizes for chosen in combinations(range(K), size)]
+    # No two assays read the same mechanisms while there are enough different sets.
+    order = [sets[i] for i in _by_turns(rng, len(sets), settings.n_morphology)]
+    return [
+        (
+            np.log10((10.0 ** potency[:, chosen]).sum(axis=1)),
+            f"Mechanisms {', '.join(str(k + 1) for k in chosen)}.",
+        )
+        for chosen in order
+    ]
+
+
+def _by_turns(rng: np.random.Generator, n: int, wanted: int) -> NDArray[np.int64]:
+    """`wanted` numbers below `n` in random order, none twice before all were used."""
+    rounds = -(-wanted // n)
+    return np.concatenate([rng.permutation(n) for _ in range(rounds)] or [np.empty(0, np.int64)])[:wanted]
 
 
 def _chemistry(
@@ -189,8 +200,8 @@ def true_auroc(settings: SimulateSettings, assays: Assays, measured: pd.DataFram
         n_active=n_active,
         n_inactive=n_inactive,
     )
-    columns = "assay kind threshold ceiling_auroc active_share n_active n_inactive seen_by description".split()
-    return table[columns]
+    first = ["assay", "kind", "threshold", "ceiling_auroc", "active_share", "n_active", "n_inactive"]
+    return table[[*first, "seen_by", "description"]]
 
 
 def auroc(is_active: NDArray[np.bool_], score: NDArray[np.float64]) -> float:

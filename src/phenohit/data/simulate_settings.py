@@ -12,11 +12,10 @@ __all__ = ["KINDS", "SimulateSettings"]
 KINDS = ("morphology", "invisible", "cytotoxicity", "chemistry")
 """Kinds of simulated assays, by what can see them."""
 
-_SHARES = (
-    "series_share pains_share salt_share stereo_share core_mechanism cliff toxic_share hidden_share dose_series_share "
-    "redundancy bad_wells fill repeats"
-).split()
-_AMOUNTS = "effect plate_effect batch_effect position_effect measurement_sd unseen_sd series_sd".split()
+_SHARES = ("series_share", "pains_share", "salt_share", "stereo_share", "core_mechanism", "cliff", "toxic_share")
+_SHARES += ("hidden_share", "dose_series_share", "redundancy", "bad_wells", "fill", "repeats")
+_AMOUNTS = ("mechanisms_per_series", "series_sd", "effect", "plate_effect", "batch_effect", "position_effect")
+_AMOUNTS += ("measurement_sd", "unseen_sd")
 
 
 @dataclass(frozen=True)
@@ -28,46 +27,86 @@ class SimulateSettings:
 
     Parameters
     ----------
-    n_compounds : compounds in the library.
-    series_share : share of compounds that belong to a chemical series.
-    pains_share : share of compounds built around a rhodanine, quinone or catechol.
-    salt_share : share of compounds written as a salt or solvate.
-    stereo_share : share of compounds that come with their mirror image as a compound of its own.
-    n_mechanisms : independent biological mechanisms that change morphology.
-    mechanisms_per_series : mechanisms a series or singleton hits, on average (Poisson, four at most).
-    core_mechanism : share of series that hit the mechanism typical of their core: what structure can know of biology.
-    series_sd : spread of potency within a series.
-    cliff : chance that a compound loses an activity of its series.
-    toxic_share : share of series and singletons that kill cells.
-    cell_shift : log units of potency lost between a biochemical assay and the imaged cell.
-    n_features : features per well.
-    n_constant : features of these that never change.
-    redundancy : mean share of a feature's noise that it has in common with its group of features.
-    effect : change of an affected feature at full response to one mechanism.
-    dose_uM : dose of every compound.
-    dose_series_uM : further doses of the compounds that have a dose series.
-    dose_series_share : share of compounds with a dose series.
-    n_replicates : wells per compound and dose, each on another plate.
-    n_batches : batches over which the plates are spread; replicates of a plate stay in one batch.
-    plate_effect : size of a plate's offset and scale, before normalisation.
-    batch_effect : how much the response to mechanisms differs between batches (log scale).
-    position_effect : size of edge, row and column effects; they are left in the data.
-    bad_wells : share of wells with five times the noise and fewer cells.
-    normalise : how each plate is scaled to its DMSO wells: standard (mean, SD) or robust (median, MAD).
-    n_morphology : assays driven by mechanisms that change morphology.
-    n_invisible : assays driven by something that neither images nor structures show.
-    n_cytotoxicity : assays driven by cell death alone.
-    n_chemistry : assays driven by functional groups and logP, which morphology does not show.
-    hidden_share : share of compounds active in an invisible assay.
-    threshold : pIC50 at or above which a compound is active.
-    measurement_sd : spread of repeated measurements.
-    unseen_sd : spread of a compound's true value around what its kind of data can show.
-    fill : share of the compound-assay pairs that were measured.
-    fill_bias : 0: measured at random; above: actives are measured more often (log odds per standard deviation).
-    repeats : share of the measured pairs that were measured a second time.
-    n_hits : compounds to pick in the settings file that is written; 0: an eighth of the library, 342 at most.
-    n_trees : trees of the random forest in the settings file that is written.
-    seed : same seed, same screen.
+    n_compounds : int
+        Compounds in the library.
+    series_share : float
+        Share of compounds that belong to a chemical series.
+    pains_share : float
+        Share of compounds built around a rhodanine, quinone or catechol.
+    salt_share : float
+        Share of compounds written as a salt or solvate.
+    stereo_share : float
+        Share of compounds that come with their mirror image as a compound of its own.
+    n_mechanisms : int
+        Independent biological mechanisms that change morphology.
+    mechanisms_per_series : float
+        Mechanisms a series or singleton hits, on average (Poisson, four at most).
+    core_mechanism : float
+        Share of series that hit the mechanism typical of their core: what structure can know of biology.
+    series_sd : float
+        Spread of potency within a series.
+    cliff : float
+        Chance that a compound loses an activity of its series.
+    toxic_share : float
+        Share of series and singletons that kill cells.
+    cell_shift : float
+        Log units of potency lost between a biochemical assay and the imaged cell.
+    n_features : int
+        Features per well.
+    n_constant : int
+        Features of these that never change.
+    redundancy : float
+        Mean share of a feature's noise that it has in common with its group of features.
+    effect : float
+        Change of an affected feature at full response to one mechanism.
+    dose_uM : float
+        Dose of every compound.
+    dose_series_uM : tuple[float, ...]
+        Further doses of the compounds that have a dose series.
+    dose_series_share : float
+        Share of compounds with a dose series.
+    n_replicates : int
+        Wells per compound and dose, each on another plate.
+    n_batches : int
+        Batches over which the plates are spread; replicates of a plate stay in one batch.
+    plate_effect : float
+        Size of a plate's offset and scale, before normalisation.
+    batch_effect : float
+        How much the response to mechanisms differs between batches (log scale).
+    position_effect : float
+        Size of edge, row and column effects; they are left in the data.
+    bad_wells : float
+        Share of wells with five times the noise and fewer cells.
+    normalise : {"standard", "robust"}
+        How each plate is scaled to its DMSO wells: standard (mean, SD) or robust (median, MAD).
+    n_morphology : int
+        Assays driven by mechanisms that change morphology.
+    n_invisible : int
+        Assays driven by something that neither images nor structures show.
+    n_cytotoxicity : int
+        Assays driven by cell death alone.
+    n_chemistry : int
+        Assays driven by functional groups and logP, which morphology does not show.
+    hidden_share : float
+        Share of compounds active in an invisible assay.
+    threshold : float
+        PIC50 at or above which a compound is active.
+    measurement_sd : float
+        Spread of repeated measurements.
+    unseen_sd : float
+        Spread of a compound's true value around what its kind of data can show.
+    fill : float
+        Share of the compound-assay pairs that were measured.
+    fill_bias : float
+        0: measured at random; above: actives are measured more often (log odds per standard deviation).
+    repeats : float
+        Share of the measured pairs that were measured a second time.
+    n_hits : int
+        Compounds to pick in the settings file that is written; 0: an eighth of the library, 342 at most.
+    n_trees : int
+        Trees of the random forest in the settings file that is written.
+    seed : int
+        Same seed, same screen.
     """
 
     n_compounds: int = 800
@@ -80,12 +119,12 @@ class SimulateSettings:
     core_mechanism: float = 0.2
     series_sd: float = 0.45
     cliff: float = 0.1
-    toxic_share: float = 0.22
+    toxic_share: float = 0.28
     cell_shift: float = 1.0
     n_features: int = 120
     n_constant: int = 3
     redundancy: float = 0.6
-    effect: float = 1.0
+    effect: float = 1.5
     dose_uM: float = 10.0
     dose_series_uM: tuple[float, ...] = (1.0, 3.0, 30.0, 100.0)
     dose_series_share: float = 0.05
@@ -100,10 +139,10 @@ class SimulateSettings:
     n_invisible: int = 3
     n_cytotoxicity: int = 2
     n_chemistry: int = 3
-    hidden_share: float = 0.22
+    hidden_share: float = 0.3
     threshold: float = 6.0
     measurement_sd: float = 0.35
-    unseen_sd: float = 0.5
+    unseen_sd: float = 0.6
     fill: float = 0.35
     fill_bias: float = 0.0
     repeats: float = 0.1
@@ -126,8 +165,9 @@ class SimulateSettings:
         _require(self, "n_hits", self.n_hits >= 0, "0 or more")
         _require(self, "seed", self.seed >= 0, "0 or more")
         if self.dose_uM in self.dose_series_uM:
-            message = f"settings.dose_series_uM holds {self.dose_uM:g}, the dose that every compound has anyway. Leave it out."
-            raise ConfigError(message)
+            raise ConfigError(
+                f"settings.dose_series_uM holds {self.dose_uM:g}, the dose of every compound. Leave it out."
+            )
 
 
 def _require(settings: SimulateSettings, name: str, holds: bool, expected: str) -> None:

@@ -6,6 +6,7 @@ import gzip
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +20,7 @@ from phenohit.errors import ColumnError, FileError, nearest, some
 __all__ = ["BATCH", "TableFile", "as_text", "read_any"]
 
 BATCH = 8192  # rows held as Arrow columns at a time
+_AT_ONCE = 64  # columns read together: opening a wide Parquet file for each is slow
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
 _BLOCK = 1 << 25  # bytes of CSV parsed at once: some thousand rows of a wide table
 _NULLS = ["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL"]
@@ -46,7 +48,7 @@ class TableFile:
         name = self.path.name.lower()
         if not self.path.is_file():
             raise FileError(f"'{self.path}' does not exist. Give the path of an existing file.")
-        self._table: pa.Table | None = None
+        self._table: Any = None
         if name.endswith(_CSV):
             self._table = _read_csv(self.path, text, pa.float32() if single else pa.float64())
             self.schema = self._table.schema
@@ -86,6 +88,12 @@ class TableFile:
             return self._table.select(list(columns))
         with self._guard():
             return pq.read_table(self.path, columns=list(columns))
+
+    def columns(self, names: Sequence[str]) -> Iterator[tuple[str, pa.ChunkedArray]]:
+        """Yield columns with their names, a few of them in memory at a time."""
+        for start in range(0, len(names), _AT_ONCE):
+            part = self.read(names[start : start + _AT_ONCE])
+            yield from zip(part.column_names, part.columns, strict=True)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yield blocks of rows of some columns."""

@@ -52,7 +52,7 @@ class Entries:
     compound: NDArray[np.int32]
     tasks: list[str]
     cut: NDArray[np.float64]
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         lengths = {k: len(getattr(self, k)) for k in ("task", "fold", "y", "score", "compound")}

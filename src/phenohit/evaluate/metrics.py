@@ -145,8 +145,23 @@ def metric(name: str, y_true: ArrayLike, score: ArrayLike, *, cut: float = 0.5) 
     return float(METRICS[name](Entries(none, none, y.astype(bool), score, compound, [""], np.array([cut])), "task")[0])
 
 
-def mean_over_folds(values: Values) -> Values:
-    """Mean over the folds where a value is defined, (T, K) -> (T,); NaN where none is (Simm 2018)."""
+def mean_over_folds(values: Values, *, undefined: float = np.nan) -> Values:
+    """Average a metric over folds: the rule of Simm 2018 for a task's AUROC.
+
+    Parameters
+    ----------
+    values : float64 array, shape (T, K)
+        NaN where a fold lacks a class.
+    undefined : float
+        NaN leaves undefined folds out. A number counts them as that: some published results take
+        0.5, which pulls tasks with few labels towards chance.
+
+    Returns
+    -------
+    float64 array, shape (T,)
+        NaN for a task that is defined in no fold, unless `undefined` is a number.
+    """
+    values = np.where(np.isnan(values), undefined, values)
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0).sum(1), defined.sum(1))
 

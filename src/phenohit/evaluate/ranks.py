@@ -149,7 +149,7 @@ def auroc_at_thresholds(
     if n_segments is None:
         n_segments = int(segment.max()) + 1 if len(segment) else 0
     # In the precision of the values: float32(6.7) lies below the float64 6.7, yet is meant to reach it.
-    cuts = np.asarray(thresholds).astype(value.dtype)
+    cuts = np.asarray(thresholds, np.float64).astype(np.result_type(value.dtype, np.float32))
     order = np.argsort(cuts)
     reached = np.zeros(len(value), dtype=np.uint8)
     for cut in cuts[order]:

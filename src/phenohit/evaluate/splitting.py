@@ -1,17 +1,18 @@
-"""From the settings of a split to its folds."""
+"""From the settings of a split to its folds, for wells or for compounds."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from phenohit.config import SplitConfig
 from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ColumnError
-from phenohit.evaluate.splits import Folds, group_folds, holdout, leave_plates_out, merge_groups
+from phenohit.evaluate.splits import TEST, TRAIN, UNUSED, VALID, Folds, group_folds, holdout, leave_plates_out
 
-__all__ = ["make_folds"]
+__all__ = ["compound_folds", "make_folds"]
 
 
 def make_folds(split: SplitConfig, data: Profiles, compounds: pd.DataFrame, labels: Labels, *, seed: int) -> Folds:
@@ -29,28 +30,16 @@ def make_folds(split: SplitConfig, data: Profiles, compounds: pd.DataFrame, labe
     Raises
     ------
     ColumnError
-        If plates are to be left out but not known.
+        If plates are to be left out but are not known.
     """
-    compound = pd.factorize(compounds["compound"])[0]
-    skeleton = compounds["skeleton"].astype(str).where(compounds["skeleton"].astype(str) != "", compounds["compound"])
-    # Whatever the kind, stereo and charge forms of one skeleton stay together (DESIGN: the unit is the parent).
-    groups = merge_groups(compound, pd.factorize(skeleton)[0])
-    if split.kind == "series":
-        groups = merge_groups(groups, compounds[f"series_{split.similarity:g}"].to_numpy())
-        kind = f"series (ECFP6 Tanimoto >= {split.similarity:g})"
-    elif split.kind == "scaffold":
-        groups = merge_groups(groups, _scaffold_groups(compounds))
-        kind = "Murcko scaffold"
-    else:
-        kind = "compound"
+    groups, kind = _groups(split, compounds)
     plates = data.rows["Metadata_Plate"] if "Metadata_Plate" in data.rows else pd.Series([""] * len(data))
     rows = pd.DataFrame({"compound": data.compounds, "group": groups, "plate": plates.to_numpy()})
+    common = {"labels": labels, "rows": rows, "seed": seed, "kind": kind}
     if split.folds > 1:
-        folds = group_folds(groups, split.folds, labels=labels, rows=rows, valid=split.valid, seed=seed, kind=kind)
+        folds = group_folds(groups, split.folds, valid=split.valid, **common)
     else:
-        folds = holdout(
-            groups, fractions=split.fractions, repeats=split.repeats, labels=labels, rows=rows, seed=seed, kind=kind
-        )
+        folds = holdout(groups, fractions=split.fractions, repeats=split.repeats, **common)
     if split.plate_folds > 1:
         if not (rows["plate"] != "").all():
             raise ColumnError("Leaving plates out needs a plate for every well. Map `profiles.columns: {plate: ...}`.")
@@ -58,10 +47,39 @@ def make_folds(split: SplitConfig, data: Profiles, compounds: pd.DataFrame, labe
     return folds
 
 
-def _scaffold_groups(compounds: pd.DataFrame) -> np.ndarray:
-    """Scaffold of every row's compound as a number; each acyclic compound is its own."""
-    from phenohit.chem.scaffolds import scaffold_groups  # needs RDKit, which the rest of this folder does not
+def _groups(split: SplitConfig, compounds: pd.DataFrame) -> tuple[NDArray[np.integer], str]:
+    """Group of every row, and what it is. Whatever the kind, stereo and charge forms stay together."""
+    if split.kind == "series":  # made with the skeletons joined in
+        return compounds[f"series_{split.similarity:g}"].to_numpy(), f"series (ECFP6 Tanimoto >= {split.similarity:g})"
+    from phenohit.chem.series import link
 
-    each = compounds.drop_duplicates("compound")
-    number = pd.Series(scaffold_groups(each["scaffold"].to_numpy(object)), index=each["compound"].to_numpy())
-    return number.loc[compounds["compound"]].to_numpy()
+    labels = [compounds["compound"].to_numpy(object), compounds["skeleton"].to_numpy(object)]
+    if split.kind == "scaffold":
+        return link([*labels, compounds["scaffold"].to_numpy(object)], len(compounds)), "Murcko scaffold"
+    return link(labels, len(compounds)), "compound (first InChIKey block)"
+
+
+def compound_folds(folds: Folds, compounds: NDArray[np.object_]) -> Folds:
+    """Turn folds over wells into folds over compounds, for inputs that have no wells.
+
+    One split per fold number. A compound is tested where any of its wells is, validates where any
+    does, and trains otherwise; where plates are held out, wells that are unused because of their
+    plate do not matter, because such an input knows no plates.
+
+    Parameters
+    ----------
+    folds : Folds over R rows
+    compounds : array of str, shape (N,)
+        Every compound, in the order wanted; one without a row is UNUSED.
+    """
+    code = pd.Index(compounds).get_indexer(folds.rows["compound"].to_numpy(object))
+    numbers = list(dict.fromkeys(folds.fold))
+    part = np.full((len(compounds), len(numbers)), UNUSED, dtype=np.int8)
+    for column, number in enumerate(numbers):
+        of = folds.part[:, [s for s, f in enumerate(folds.fold) if f == number]]
+        for role in (TRAIN, VALID, TEST):  # the later one wins
+            part[code[(of == role).any(axis=1)], column] = role
+    group = np.full(len(compounds), -1)
+    group[code] = folds.rows["group"].to_numpy()
+    rows = pd.DataFrame({"compound": compounds, "group": group, "plate": ""})
+    return Folds(part, rows, [str(n) for n in numbers], numbers, folds.kind)

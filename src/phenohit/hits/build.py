@@ -60,15 +60,15 @@ def build_hits(
         Where the compounds were imaged: ``compound``, ``plate``, ``well``, where known
         ``concentration_uM``. Source wells of the pick lists, unless `sources` is given.
     metrics : mapping
-        How well the task is predicted: its row of the score table, with ``cell_count_auroc`` where
-        known. Used for the reasons and warnings only.
+        How well the task is predicted: its row of the score table, with ``cell_count_auroc`` and
+        ``method`` where known. Used for the reasons, the warnings and the summary only.
     config : HitsConfig
     seed : int
         Same seed, same hits, whatever the order of `compounds` and `wells`.
     jobs : int
         Processes for the chemistry.
     sources : DataFrame, optional
-        The compound store's own wells (``compound_id`` or ``compound``, ``plate``, ``well``; where
+        The compound store's own wells (``compound`` or ``compound_id``, ``plate``, ``well``; where
         known ``plate_type``, ``concentration_uM``). Candidates that are not in it are not picked.
     layout : Layout, optional
         Of the destination plates.
@@ -104,11 +104,10 @@ def build_hits(
     table = _novel(table, fingerprints, actives, jobs)
 
     home = wells if sources is None else sources
-    key = "compound_id" if sources is not None and "compound_id" in sources else "compound"
-    table[["plate", "well"]] = source_wells(table, home, key=key)[["plate", "well"]]
+    table[["plate", "well"]] = source_wells(table, home)[["plate", "well"]]
     table["task"] = task
     table["reason"] = reasons(table, metrics, similarity=config.similarity, filters=drop)
-    placed, lost = pick_list(table, wells, volume_nl=config.volume_nl, sources=sources, layout=layout, seed=seed)
+    placed, lost = pick_list(table, home, volume_nl=config.volume_nl, layout=layout, seed=seed)
     echo = to_echo(placed)
     picked = table[table["picked"]]
     flat = picked["compound_id"][picked["smiles"] == ""]
@@ -116,7 +115,7 @@ def build_hits(
 
     summary = _summary(table, labels, task, compounds, actives, config, passed, echo)
     summary |= {"seed": seed, "metrics": plain(dict(metrics)), "n_without_source": len(lost)}
-    summary["warnings"] = cautions(metrics)
+    summary |= {"method": str(metrics.get("method", "")), "warnings": cautions(metrics)}
     summary["notes"] = _notes(summary, echo, sources is not None)
     left_out = pd.concat(out, ignore_index=True)
     return Hits(table[HIT_COLUMNS].reset_index(drop=True), placed[LIST_COLUMNS], echo, left_out, plain(summary))
@@ -128,8 +127,7 @@ def _eligible(
     """Filter down the ranking; returns the table, who makes up the pool, and what was left out."""
     lost, here = [], np.ones(len(table), dtype=bool)
     if sources is not None:
-        key = "compound_id" if "compound_id" in sources else "compound"
-        here = (source_wells(table, sources, key=key)["plate"] != "").to_numpy()
+        here = (source_wells(table, sources)["plate"] != "").to_numpy()
         stage, reason = f"filter hits for {task}", "not in the compound store's table of source wells"
         lost.append(dropped(stage, "hit", table["compound_id"][~here], reason))
     looked, ok = survivors(table[here], math.ceil(config.pool * config.n), drop=drop, jobs=jobs)

@@ -1,13 +1,14 @@
 """From picks to liquid handling: which source well goes into which destination well.
 
-Source wells are those the compounds were imaged from. Where the compound store keeps its stock
-elsewhere, which is the rule, they must be replaced by the store's own: give `sources`.
+The wells of the imaged plates are a stand-in for source wells. Where the compound store keeps its
+stock elsewhere, which is the rule, give the store's own table in their place.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,9 @@ __all__ = ["ECHO_COLUMNS", "LAYOUTS", "Layout", "check_volume", "echo", "pick_li
 
 STEP_NL = 2.5  # volume of one acoustic droplet
 LAYOUTS = {96: (8, 12), 384: (16, 24), 1536: (32, 48)}  # wells of a plate -> rows, columns
+
+_ROWS = [*ascii_uppercase, "AA", "AB", "AC", "AD", "AE", "AF"]
+_NAMES = np.array([[f"{row}{column:02d}" for column in range(1, 49)] for row in _ROWS], dtype=object)
 
 ECHO_COLUMNS = [
     "Source Plate Barcode", "Source Plate Type", "Source Well",
@@ -69,7 +73,7 @@ class Layout:
         columns = [c for c in range(1, n_columns + 1) if c not in kept]
         if not columns:
             raise ConfigError(f"All {n_columns} columns are kept for controls. Leave at least one column to the picks.")
-        return [f"{_row_name(row)}{column:02d}" for row in range(n_rows) for column in columns]
+        return [str(_NAMES[row, column - 1]) for row in range(n_rows) for column in columns]
 
 
 def check_volume(volume_nl: float) -> None:
@@ -93,16 +97,16 @@ def check_volume(volume_nl: float) -> None:
     raise ConfigError(message.replace("'", ""))
 
 
-def source_wells(table: pd.DataFrame, wells: pd.DataFrame | None, *, key: str = "compound") -> pd.DataFrame:
+def source_wells(table: pd.DataFrame, wells: pd.DataFrame | None) -> pd.DataFrame:
     """Find the source well of each row of `table`: the first by plate, then by well.
 
     Parameters
     ----------
     table : DataFrame, N rows
-        With the column `key`.
+        Columns ``compound`` and ``compound_id``.
     wells : DataFrame or None
-        Columns `key`, ``plate``, ``well`` and, where known, ``concentration_uM`` and ``plate_type``.
-    key : {'compound', 'compound_id'}
+        Columns ``compound`` or else ``compound_id``, ``plate``, ``well`` and, where known,
+        ``concentration_uM`` and ``plate_type``.
 
     Returns
     -------
@@ -118,18 +122,20 @@ def source_wells(table: pd.DataFrame, wells: pd.DataFrame | None, *, key: str = 
     columns = ["plate", "well", "concentration_uM", "plate_type"]
     if wells is None or not len(wells):
         return pd.DataFrame("", index=table.index, columns=columns, dtype=object)
+    key = "compound_id" if "compound" not in wells and "compound_id" in wells else "compound"
     absent = [c for c in (key, "plate", "well") if c not in wells]
     if absent:
         raise ColumnError(f"The table of source wells lacks {some(absent)}; it has {some(wells.columns)}.")
-    known = pd.DataFrame({c: wells[c].fillna("").astype(str) if c in wells else "" for c in [key, *columns]})
-    known = known[known[key].isin(table[key]) & (known["plate"].str.strip() != "") & (known["well"].str.strip() != "")]
-    row, column = _parse(known["well"])
-    known = known.assign(
-        well=[f"{_row_name(r)}{c:02d}" for r, c in zip(row, column, strict=True)], _row=row, _column=column
+    wanted = table[key].astype(str).astype(object)
+    # Object columns: text kept by pyarrow is several times slower to search and sort.
+    known = pd.DataFrame(
+        {c: wells[c].fillna("").astype(str).astype(object) if c in wells else "" for c in [key, *columns]}
     )
+    known = known[known[key].isin(wanted) & (known["plate"].str.strip() != "") & (known["well"].str.strip() != "")]
+    row, column = _parse(known["well"])
+    known = known.assign(well=_NAMES[row, column - 1], _row=row, _column=column)
     known = known.sort_values([key, "plate", "_row", "_column", "concentration_uM"]).drop_duplicates(key).set_index(key)
-    found = known[columns].reindex(table[key].astype(str)).fillna("")
-    return found.astype(object).set_index(table.index)
+    return known[columns].reindex(wanted).fillna("").astype(object).set_index(table.index)
 
 
 def pick_list(
@@ -137,7 +143,6 @@ def pick_list(
     wells: pd.DataFrame | None,
     *,
     volume_nl: float = 25.0,
-    sources: pd.DataFrame | None = None,
     layout: Layout | None = None,
     seed: int | None = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -148,13 +153,10 @@ def pick_list(
     table : DataFrame
         Columns ``compound``, ``compound_id``, ``smiles``, ``picked``, ``pick_order``.
     wells : DataFrame or None
-        Wells the compounds were imaged from: ``compound``, ``plate``, ``well``, where known
-        ``concentration_uM`` and ``plate_type``. Of several the first by plate, then well is used.
+        Where the compounds are: the imaged wells or, better, the compound store's own. See
+        `source_wells`; of several wells the first by plate, then well is used.
     volume_nl : float, default 25
         A multiple of 2.5 nL.
-    sources : DataFrame, optional
-        The compound store's own wells, which then replace `wells`: ``compound_id`` (or
-        ``compound``), ``plate``, ``well``, and the same optional columns.
     layout : Layout, optional
         Default: 384 wells, columns 1 and 24 kept for controls, plates DEST-001, DEST-002, ...
     seed : int or None, default 0
@@ -165,15 +167,14 @@ def pick_list(
     -------
     picklist : DataFrame
         In order of destination plate and well: pick_order, compound, compound_id, smiles,
-        source_plate, source_well, destination_plate, destination_well, volume_nl, concentration_uM
-        (of the source well, empty if unknown).
+        source_plate, source_well, destination_plate, destination_well, volume_nl, and
+        concentration_uM and plate_type of the source (empty if unknown).
     dropped : DataFrame
         Picks without a source well.
     """
     check_volume(volume_nl)
     picks = table[table["picked"].to_numpy(dtype=bool)].sort_values("pick_order")
-    key = "compound_id" if sources is not None and "compound_id" in sources else "compound"
-    found = source_wells(picks, wells if sources is None else sources, key=key)
+    found = source_wells(picks, wells)
     has = (found["plate"] != "").to_numpy()
     lost = dropped(
         "pick list", "hit", picks["compound_id"][~has], "picked, but no source well is known: not in the pick lists"
@@ -235,13 +236,12 @@ def echo(
     wells: pd.DataFrame | None,
     *,
     volume_nl: float = 25.0,
-    sources: pd.DataFrame | None = None,
     layout: Layout | None = None,
     seed: int | None = 0,
     source_type: str = "",
 ) -> pd.DataFrame:
     """Return the Echo transfer table of the picks: `pick_list`, then `to_echo`."""
-    made, _ = pick_list(table, wells, volume_nl=volume_nl, sources=sources, layout=layout, seed=seed)
+    made, _ = pick_list(table, wells, volume_nl=volume_nl, layout=layout, seed=seed)
     return to_echo(made, source_type=source_type)
 
 
@@ -260,27 +260,21 @@ def _destinations(
     return plates, wells
 
 
-def _row_name(row: int) -> str:
-    """Name a row counted from 0: A..Z, then AA..AF."""
-    return chr(65 + row) if row < 26 else chr(64 + row // 26) + chr(65 + row % 26)
-
-
 def _parse(wells: pd.Series) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return row (from 0) and column (from 1) of wells such as A1, A01, AF48, at most 1536-well plates."""
-    parts = wells.astype(str).str.strip().str.upper().str.extract(r"^([A-Z]|A[A-F])0*([1-9][0-9]?)$")
+    code, different = pd.factorize(wells.astype(str))
+    names = pd.Series(different, dtype=object).astype(str)
+    parts = names.str.strip().str.upper().str.extract(r"^([A-Z]|A[A-F])0*([1-9][0-9]?)$")
     column = pd.to_numeric(parts[1], errors="coerce").fillna(99).to_numpy(dtype=np.int64)
     bad = parts[0].isna().to_numpy() | (column > LAYOUTS[1536][1])
     if bad.any():
-        message = (
-            f"These are no wells: {some(wells[bad].unique())}. Expected a row and a column such as A1, P24 or AF48."
-        )
+        message = f"These are no wells: {some(names[bad])}. Expected a row and a column such as A1, P24 or AF48."
         raise PlateError(message)
-    letters = parts[0].to_numpy(dtype=object)
-    row = [ord(name[-1]) - 65 + 26 * (len(name) - 1) for name in letters]
-    return np.array(row, dtype=np.int64), column
+    row = np.array([ord(name[-1]) - 65 + 26 * (len(name) - 1) for name in parts[0]], dtype=np.int64)
+    return row[code], column[code]
 
 
 def _unpadded(wells: pd.Series) -> list[str]:
     """Write A01 as A1."""
     row, column = _parse(wells)
-    return [f"{_row_name(r)}{c}" for r, c in zip(row, column, strict=True)]
+    return [f"{_ROWS[r]}{c}" for r, c in zip(row, column, strict=True)]

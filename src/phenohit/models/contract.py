@@ -229,8 +229,9 @@ def check_finite(data: Profiles) -> None:
         bad = ~np.isfinite(data.X[start : start + step])
         if bad.any():
             row, column = np.argwhere(bad)[0]
+            name, value = data.features[column], data.X[start + row, column]
             raise ShapeError(
-                f"Feature '{data.features[column]}' is not finite in row {start + row} ({data.X[start + row, column]}). "
+                f"Feature '{name}' is not finite in row {start + row} ({value}). "
                 "Models need a number everywhere: run phenohit.profiles.prepare first, which fills gaps."
             )
 
@@ -243,7 +244,9 @@ def check_pair(data: Profiles, labels: Labels) -> None:
     differ = np.flatnonzero(keys != data.compounds)
     if len(differ):
         shown = some((f"row {i}: {data.compounds[i]} / {keys[i]}" for i in differ[:11]), 3)
-        raise ShapeError(f"Rows of features and labels are of different compounds ({shown}). Align with Labels.to_rows.")
+        raise ShapeError(
+            f"Rows of features and labels are of different compounds ({shown}). Align with Labels.to_rows."
+        )
     values = labels.tasks["task"][labels.tasks["kind"] == "value"]
     if len(values):
         raise LabelError(

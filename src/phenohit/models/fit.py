@@ -72,7 +72,7 @@ class Rows:
     @classmethod
     def of(cls, X: NDArray[np.float32], Y: sparse.csr_matrix, device: torch.device) -> Rows:
         """Move rows that have labels to the device; the others are left behind."""
-        labelled = np.flatnonzero(np.diff(Y.indptr))
+        labelled = np.flatnonzero(Y.getnnz(axis=1))
         if len(labelled) < len(X):
             X, Y = X[labelled], Y[labelled]
         return cls(
@@ -81,7 +81,7 @@ class Rows:
             torch.tensor(Y.indices, dtype=torch.int64, device=device),
             torch.tensor(Y.data, dtype=torch.float32, device=device),
             np.diff(Y.indptr).astype(np.int64),
-            Y.shape[1],
+            int(Y.shape[1]),  # pyright: ignore[reportOptionalSubscript]
         )
 
     def __len__(self) -> int:
@@ -201,7 +201,6 @@ class _Trainer:
         self.optimizer = torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
         self.best = [p.detach().clone() for p in self.parameters]
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.noise = torch.Generator(self.device)
         self.saved = time.monotonic()
 
     def epochs(self) -> Iterator[int]:
@@ -252,7 +251,7 @@ class _Trainer:
             state.valid_loss.append(loss)
             if state.best_loss is None or loss < state.best_loss:
                 state.best_loss, state.best_epoch = loss, state.epoch
-                torch._foreach_copy_(self.best, [p.detach() for p in self.parameters])
+                self.copy(self.parameters, self.best)
             state.done = state.epoch - state.best_epoch >= self.plan.patience
         state.epoch, state.step = state.epoch + 1, 0
 
@@ -269,13 +268,17 @@ class _Trainer:
         return float(total) / max(int(valid.count.sum()), 1)
 
     def finish(self) -> None:
-        """Restore the best epoch and leave a checkpoint that says so."""
-        if not self.state.done or self.state.step == 0:
-            if self.valid is not None and self.state.best_epoch >= 0:
-                with torch.no_grad():
-                    torch._foreach_copy_(self.parameters, self.best)
-            self.state.done = True
-            self.save()
+        """Restore the best epoch and leave a last checkpoint."""
+        if self.valid is not None and self.state.best_epoch >= 0:
+            self.copy(self.best, self.parameters)
+        self.state.done = True
+        self.save()
+
+    @torch.no_grad()
+    def copy(self, source: list[Any], target: list[Any]) -> None:
+        """Copy parameters from one list of tensors to another, in place."""
+        for a, b in zip(source, target, strict=True):
+            b.copy_(a)
 
     def save_if_due(self) -> None:
         if self.checkpoint is not None and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
@@ -316,9 +319,7 @@ class _Trainer:
         found = {
             part: [torch.from_numpy(arrays[f"{part} {name}"]) for name in self.names] for part in ("parameter", "best")
         }
-        fits = all(
-            a.shape == p.shape for part in found.values() for a, p in zip(part, self.parameters, strict=True)
-        )
+        fits = all(a.shape == p.shape for part in found.values() for a, p in zip(part, self.parameters, strict=True))
         if not fits:
             raise FileError("its parameters have other shapes")
         moving = [arrays.get(f"momentum {name}") for name in self.names]

@@ -292,7 +292,9 @@ def _exact(X: NDArray[np.float32], columns: _Columns, pairs: NDArray[np.intp]) -
         return total
     used, place = np.unique(pairs, return_inverse=True)
     place = place.reshape(pairs.shape)
-    some_columns = _Columns(columns.kept[used], columns.median[used], columns.mean[used], columns.sd[used], columns.clip)
+    some_columns = _Columns(
+        columns.kept[used], columns.median[used], columns.mean[used], columns.sd[used], columns.clip
+    )
     for start in range(0, len(X), _BLOCK):
         Z = (some_columns.read(X, start) - some_columns.mean) / some_columns.sd
         for first in range(0, len(pairs), 256):

@@ -22,6 +22,7 @@ from phenohit.report.facts import collect
 from phenohit.report.picks import DRAWN
 from phenohit.report.plots import fold_bar, interval_bar, plotly_code, share_bar
 from phenohit.report.reading import READINGS
+from phenohit.report.results import LEVELS
 from phenohit.report.tables import number
 
 __all__ = ["build_report", "script_json"]
@@ -59,7 +60,7 @@ def render(facts: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"thousands": _thousands, "fixed": _fixed, "short": _short, "is_number": _is_number}
+    environment.filters |= {"thousands": _thousands, "fixed": _fixed, "is_number": _is_number, "percent": _percent, "pvalue": _pvalue, "chance": _chance}
     environment.globals |= {"interval_bar": interval_bar, "fold_bar": fold_bar, "share_bar": share_bar}
     code = [plotly_code(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)]
     return environment.get_template("report.html.j2").render(
@@ -67,6 +68,7 @@ def render(facts: dict[str, Any]) -> str:
         version=__version__,
         readings=READINGS,
         drawn=DRAWN,
+        levels=LEVELS,
         style=_trusted((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
         scripts=[_trusted(text) for text in code],
         policy=_policy(code),
@@ -114,14 +116,23 @@ def _thousands(value: float) -> str:
 
 
 def _fixed(value: float | None, digits: int = 2, nothing: str = "–") -> str:
-    return nothing if value is None else f"{value:,.{digits}f}"
+    return nothing if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
 
 def _is_number(value: str) -> bool:
     return number(value) is not None
 
 
-def _short(value: str) -> str:
-    """Text of a CSV cell, a long decimal number cut to four digits."""
-    found = number(value)
-    return value if found is None or len(value) < 7 else f"{found:.4g}"
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _chance(value: float) -> str:
+    """An expected count; a small one is not rounded to nothing."""
+    return "< 0.1" if 0 < value < 0.05 else f"{value:.1f}"
+
+
+def _pvalue(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"

@@ -9,17 +9,19 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from phenohit.errors import FileError, RunError
 from phenohit.files import read_json, read_table
 from phenohit.report.picks import hits_facts
 from phenohit.report.results import split_facts
-from phenohit.report.tables import read_csv, records
+from phenohit.report.tables import number, read_csv, records
 from phenohit.report.verdict import verdict
 
 __all__ = ["collect", "has_images", "losses"]
 
 SHOWN = 200  # rows of dropped.csv set into the page; the file has all of them
+STEPS_SHOWN = 14  # longest steps shown one by one
 REASONS = 6  # reasons shown per stage; rarer ones are counted together
 
 
@@ -45,7 +47,8 @@ def collect(folder: Path) -> dict[str, Any]:
         raise RunError(f"'{folder}' holds no run (there is no manifest.json). Give the folder that `phenohit run` wrote.")
     manifest = read_json(folder / "manifest.json")
     images = has_images(folder)
-    splits = [split_facts(path, images=images) for path in _split_folders(folder, manifest)]
+    folders = sorted(path for path in (folder / "splits").glob("*") if path.is_dir())
+    splits = _ordered([split_facts(path, images=images) for path in folders], folder, manifest)
     hits = hits_facts(folder, splits[0] if splits else None)
     inputs = _inputs(folder, manifest)
     return {
@@ -68,7 +71,7 @@ def has_images(folder: Path) -> bool:
     if not path.is_file():
         return True
     names = [n for n in _schema(path) if not n.startswith("Metadata_")]
-    return not names or not all(n.lower().startswith("ecfp") for n in names[:100])
+    return not all(n.lower().startswith("ecfp") for n in names)
 
 
 def losses(table: pd.DataFrame) -> dict[str, Any]:
@@ -87,19 +90,20 @@ def losses(table: pd.DataFrame) -> dict[str, Any]:
     """
     if table.empty:
         return {"n": 0, "stages": [], "rows": []}
-    table = table.assign(pattern=table["reason"].map(_pattern))
+    patterns = {reason: _pattern(reason) for reason in table["reason"].unique()}
+    table = table.assign(pattern=table["reason"].map(patterns))
     stages = []
     for (stage, what), part in table.groupby(["stage", "what"], sort=False):
-        # Reasons that differ only in a quoted value or a number are one reason; a lone one keeps its wording.
+        # Reasons that differ only in a quoted value or a number are one reason, shown by its first example.
         grouped = part.groupby("pattern", sort=False)["reason"].agg(["size", "first", "nunique"])
         grouped = grouped.sort_values("size", ascending=False, kind="stable")
         reasons = [
-            {"n": int(row["size"]), "text": row["first"] if row["nunique"] == 1 else pattern}
-            for pattern, row in grouped.iloc[:REASONS].iterrows()
+            {"n": int(row["size"]), "text": row["first"], "alike": int(row["nunique"]) - 1}
+            for _, row in grouped.iloc[:REASONS].iterrows()
         ]
         rest = int(grouped["size"].iloc[REASONS:].sum())
         if rest:
-            reasons.append({"n": rest, "text": f"{len(grouped) - REASONS} rarer reasons"})
+            reasons.append({"n": rest, "text": f"{len(grouped) - REASONS} rarer reasons", "alike": 0})
         stages.append({"stage": stage, "what": what, "n": len(part), "reasons": reasons})
     return {"n": len(table), "stages": stages, "rows": records(table.drop(columns="pattern").head(SHOWN))}
 
@@ -116,19 +120,23 @@ def _schema(path: Path) -> list[str]:
         raise FileError(f"'{path}' cannot be read as Parquet ({error}). Run again to make it anew.") from error
 
 
-def _split_folders(folder: Path, manifest: dict[str, Any]) -> list[Path]:
-    """Folders of splits in the order of the config; hits are chosen by the first."""
-    found = sorted(path for path in (folder / "splits").glob("*") if path.is_dir())
+def _ordered(splits: list[dict[str, Any]], folder: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Splits in the order of the settings; hits are chosen by the first."""
     order = [str(name) for name in manifest.get("splits", [])]
-    steps = list(manifest.get("steps", {}))
+    config = folder / "config.yaml"
+    if not order and config.is_file():
+        order = _names_in(config.read_text(encoding="utf-8", errors="replace"))
+    return sorted(splits, key=lambda split: order.index(split["name"]) if split["name"] in order else len(order))
 
-    def place(path: Path) -> tuple[int, int, str]:
-        named = order.index(path.name) if path.name in order else len(order)
-        # Without a list, the order in which the steps ran is the order of the config.
-        ran = next((i for i, step in enumerate(steps) if path.name in step.split("/")), len(steps))
-        return named, ran, path.name
 
-    return sorted(found, key=place)
+def _names_in(config: str) -> list[str]:
+    """Names of the splits in config.yaml; a split without one is named after its settings."""
+    try:
+        splits = (yaml.safe_load(config) or {}).get("splits") or []
+        kinds = [(s.get("name"), s.get("kind", "series"), s.get("folds", 5), s.get("plate_folds", 0)) for s in splits]
+        return [name or kind + "-holdout" * (k < 2) + "-plates" * (plates > 1) for name, kind, k, plates in kinds]
+    except (yaml.YAMLError, AttributeError, TypeError):
+        return []  # only the order depends on it
 
 
 def _inputs(folder: Path, manifest: dict[str, Any]) -> list[dict[str, str]]:
@@ -147,8 +155,10 @@ def _inputs(folder: Path, manifest: dict[str, Any]) -> list[dict[str, str]]:
     if (folder / "compounds.parquet").is_file():
         compounds, _ = read_table(folder / "compounds.parquet")
         add("Compounds", len(compounds), _structures(compounds))
-        if "series" in compounds:
-            add("Chemical series", compounds["series"].nunique(), "connected by ECFP6 Tanimoto similarity")
+        for column in compounds.columns[compounds.columns.str.startswith("series")]:
+            similarity = column.removeprefix("series").removeprefix("_")
+            at = f" of at least {similarity}" if similarity else ""
+            add("Chemical series", compounds[column].nunique(), f"linked by an ECFP6 Tanimoto similarity{at}")
         if "scaffold" in compounds:
             scaffolds = compounds["scaffold"].astype(str)
             add("Murcko scaffolds", scaffolds[scaffolds != ""].nunique(), f"{(scaffolds == '').sum():,} have no ring")
@@ -162,8 +172,7 @@ def _inputs(folder: Path, manifest: dict[str, Any]) -> list[dict[str, str]]:
             share = f"{active / max(active + inactive, 1):.1%} active"
             add("Labels", active + inactive, f"{active:,} active, {inactive:,} inactive ({share})")
     return rows or [
-        {"what": str(key).replace("_", " "), "n": str(value), "note": ""}
-        for key, value in dict(manifest.get("counts", {})).items()
+        {"what": key, "n": value, "note": ""} for key, value in _flat(manifest.get("counts", {})).items()
     ]
 
 
@@ -177,21 +186,41 @@ def _structures(compounds: pd.DataFrame) -> str:
 def _made(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """How the run was made: settings, versions, seconds."""
     config = folder / "config.yaml"
-    steps = manifest.get("steps") or manifest.get("seconds") or {}
-    seconds: dict[str, float] = {}
-    for name, value in steps.items():
-        spent = value.get("seconds", 0.0) if isinstance(value, dict) else value
-        # One line per kind of step: a run with hundreds of fits would fill pages.
-        group = "/".join(str(name).split("/")[:3])
-        seconds[group] = seconds.get(group, 0.0) + float(spent)
+    seconds = _seconds(manifest.get("steps") or {})
+    shown = sorted(seconds.items(), key=lambda item: -item[1])
+    steps = [{"step": name, "seconds": spent} for name, spent in shown[:STEPS_SHOWN]]
+    if rest := shown[STEPS_SHOWN:]:
+        steps.append({"step": f"{len(rest)} shorter steps", "seconds": sum(spent for _, spent in rest)})
     return {
         "config": config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
         "versions": {str(k): str(v) for k, v in manifest.get("versions", {}).items()},
-        "counts": {str(k).replace("_", " "): v for k, v in manifest.get("counts", {}).items()},
+        "counts": _flat(manifest.get("counts", {})),
         "seed": manifest.get("seed", "not stated"),
         "platform": str(manifest.get("platform", "")),
-        "memory": manifest.get("peak_memory_gib"),
-        "seconds": [{"step": k, "seconds": v} for k, v in seconds.items()],
+        "memory": number(manifest.get("peak_memory_gib")),
+        "seconds": steps,
         "total": sum(seconds.values()),
-        "longest": max(seconds.values(), default=0.0),
+        "longest": max((step["seconds"] for step in steps), default=0.0),
     }
+
+
+def _seconds(steps: dict[str, Any]) -> dict[str, float]:
+    """Seconds per step, the folds of one method on one split taken together."""
+    seconds: dict[str, float] = {}
+    for name, kept in steps.items():
+        parts = str(name).split("/")
+        group = " / ".join(parts[:3]) if parts[0] == "fit" else parts[0]
+        seconds[group] = seconds.get(group, 0.0) + (number(kept.get("seconds") if isinstance(kept, dict) else kept) or 0.0)
+    return seconds
+
+
+def _flat(counts: dict[str, Any], above: str = "") -> dict[str, str]:
+    """Counts of the manifest, one level of nesting written out."""
+    rows: dict[str, str] = {}
+    for key, value in counts.items():
+        name = f"{above}{key}".replace("_", " ")
+        if isinstance(value, dict):
+            rows |= _flat(value, f"{key}: ")
+        elif key != "seconds":
+            rows[name] = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return rows

@@ -18,7 +18,7 @@ __all__ = ["DRAWN", "hits_facts"]
 DRAWN = 60  # picks drawn per task; all are in hits.csv
 FIRST = 12  # of these, cards that are open from the start
 _FILES = {
-    "hits.csv": "every candidate, ranked",
+    "hits.csv": "the ranking with all picks",
     "hits.sdf": "the picks with structures",
     "hits.parquet": "every candidate, for scripts",
     "picklist.csv": "pick list, generic",
@@ -39,22 +39,26 @@ def hits_facts(folder: Path, split: dict[str, Any] | None) -> list[dict[str, Any
     Returns
     -------
     list of dict
-        ``task, n_candidates, n_picked, cards, files, trust, remarks``; most predictable task first.
+        ``task, n_candidates, n_picked, first`` and ``more`` (cards), ``files, trust, notes, warnings``;
+        most predictable task first.
     """
     found = []
+    plan = read_json(folder / "hits" / "plan.json") if (folder / "hits" / "plan.json").is_file() else {}
     for path in sorted((folder / "hits").glob("*/hits.parquet")):
         table, _ = read_table(path)
         summary = read_json(path.with_name("summary.json")) if path.with_name("summary.json").is_file() else {}
         task = str(summary.get("task") or (table["task"].iloc[0] if len(table) else path.parent.name))
         picked = table[table["picked"].astype(bool)].sort_values("pick_order")
         cards = _cards(picked.head(DRAWN))
-        method = str(summary.get("method") or "")
+        method = str(summary.get("method") or plan.get("method") or "")
         found.append(
             {
                 "task": task, "slug": path.parent.name, "n_candidates": len(table), "n_picked": len(picked),
                 "n_clusters": int(picked["cluster"].nunique()), "first": cards[:FIRST], "more": cards[FIRST:],
-                "n_new": int(_truth(picked, "new_scaffold").sum()), "files": _files(path.parent),
-                "trust": _trust(task, method, split), "remarks": _remarks(summary),
+                "n_new": _scaffold(picked).count("new"), "files": _files(path.parent),
+                "trust": _trust(task, method, split), "notes": [str(note) for note in summary.get("notes", [])],
+                "warnings": [str(note) for note in summary.get("warnings", [])],
+                "n_pains": number(summary.get("n_pains")), "n_actives": number(summary.get("n_known_actives")),
             }
         )  # fmt: skip
     return sorted(found, key=lambda hit: -(hit["trust"].get("auroc") or 0.0))
@@ -69,10 +73,11 @@ def _files(folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def _truth(table: pd.DataFrame, column: str) -> pd.Series:
-    if column not in table:
-        return pd.Series(False, index=table.index)
-    return table[column].fillna(False).astype(bool)
+def _scaffold(table: pd.DataFrame) -> list[str]:
+    """Whether each scaffold occurs among known actives: 'new', 'known', or '–' where that is not known."""
+    if "new_scaffold" not in table:
+        return ["–"] * len(table)
+    return ["–" if pd.isna(value) else ("new" if value else "known") for value in table["new_scaffold"]]
 
 
 def _text(table: pd.DataFrame, column: str) -> list[str]:
@@ -83,15 +88,17 @@ def _text(table: pd.DataFrame, column: str) -> list[str]:
 
 def _cards(picked: pd.DataFrame) -> list[dict[str, Any]]:
     """One dict per pick, ready for the page."""
-    structures, nearest = draw(_text(picked, "smiles")), draw(_text(picked, "nearest_active_smiles"))
+    size = (190, 130)
+    structures = draw(_text(picked, "smiles"), size=size)
+    nearest = draw(_text(picked, "nearest_active_smiles"), size=size)
     pains = _text(picked, "pains")
     columns = {name: _text(picked, name) for name in ("compound_id", "compound", "nearest_active", "reason", "plate", "well")}
-    new = _truth(picked, "new_scaffold").tolist()
+    scaffold = _scaffold(picked)
     cards = []
     for i, (_, row) in enumerate(picked.iterrows()):
         card = {name: values[i] for name, values in columns.items()}
         card |= {name: number(row.get(name)) for name in ("rank", "score", "percentile", "cluster", "nearest_similarity")}
-        card |= {"structure": structures[i], "nearest_structure": nearest[i], "new_scaffold": new[i]}
+        card |= {"structure": structures[i], "nearest_structure": nearest[i], "scaffold": scaffold[i]}
         card["id"] = card["compound_id"] or card["compound"]
         card["pains"] = pains[i] or "none"
         card["place"] = " ".join(part for part in (card["plate"], card["well"]) if part)
@@ -113,15 +120,3 @@ def _trust(task: str, method: str, split: dict[str, Any] | None) -> dict[str, An
     if name in columns["readings"]:
         found["reading"] = READINGS[columns["readings"][name][i]]
     return found | {"method": label, "n_active": columns["n_active"][i], "n_inactive": columns["n_inactive"][i]}
-
-
-def _remarks(summary: dict[str, Any]) -> list[dict[str, str]]:
-    """Plain values of the summary that the page does not already show."""
-    known = {"task", "method", "n_candidates", "n_picked", "n_clusters"}
-    shown = []
-    for key, value in summary.items():
-        if key in known or isinstance(value, (dict, list)) or value in (None, ""):
-            continue
-        text = f"{value:,.3g}" if isinstance(value, float) else (f"{value:,}" if type(value) is int else str(value))
-        shown.append({"what": str(key).removeprefix("n_").replace("_", " "), "value": text})
-    return shown

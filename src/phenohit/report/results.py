@@ -49,12 +49,13 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
     methods = _methods(metrics, summary, images)
     lead = _lead(methods)
     return {
-        "name": folder.name,
+        "name": str(metrics["split"].iloc[0]) if len(metrics) and "split" in metrics else folder.name,
         "kind": folds["kind"],
         "folds": folds,
         "leaks": leak_facts(folder / "leaks.csv"),
         "methods": methods,
         "lead": lead,
+        "confidence": next((number(s.get("confidence")) for s in summary.values()), None) or 0.95,
         "compare": _compare(folder / "compare.csv", methods),
         "tasks": task_columns(metrics, methods, lead),
     }
@@ -124,40 +125,31 @@ def _methods(metrics: pd.DataFrame, summary: dict[str, Any], images: bool) -> li
         model, source = str(part["model"].iloc[0]), str(part["input"].iloc[0])
         auroc = part["auroc"].to_numpy(dtype=np.float64)
         given = summary.get(name, {})
-        mean = number(given.get("mean_auroc"))
+        mean = number(given.get("auroc_mean"))
         if mean is None and np.isfinite(auroc).any():
             mean = float(np.nanmean(auroc))
+        counts, simm = given.get("above", {}), given.get("simm", {})
         found.append(
             {
                 "name": str(name), "label": label_of(model, source), "kind": (kind := kind_of(source, images=images)), "rank": _ORDER[kind],
                 "input": source, "n_tasks": int(np.isfinite(auroc).sum()), "n_undefined": int(np.isnan(auroc).sum()),
-                "mean": mean, "sd": number(given.get("sd_auroc")), "low": number(given.get("mean_low")),
-                "high": number(given.get("mean_high")), "simm": _simm(given.get("simm")),
-                "counts": [_count(level, auroc, given.get("counts", {})) for level in LEVELS],
+                "mean": mean, "sd": number(given.get("auroc_sd")), "low": number(given.get("auroc_mean_low")),
+                "high": number(given.get("auroc_mean_high")),
+                "counts": [_count(counts.get(level), int(np.nansum(auroc > float(level)))) for level in LEVELS],
+                "beyond": _count(given.get("beyond_chance")), "n_assays": number(simm.get("n_assays")),
+                "simm": [_count(simm.get("high")), _count(simm.get("moderate"))], "simm_min": simm.get("minimum", 25),
             }
         )  # fmt: skip
     return sorted(found, key=lambda m: (m["rank"], -(m["mean"] if m["mean"] is not None else -1.0)))
 
 
-def _count(level: str, auroc: np.ndarray, counts: dict[str, Any]) -> dict[str, Any]:
-    """Tasks above a level, with what chance gives."""
-    given = counts.get(level) or {}
-    observed = number(given.get("observed"))
-    return {
-        "level": level,
-        "observed": int(np.nansum(auroc > float(level))) if observed is None else int(observed),
-        "chance": number(given.get("chance")),
-        "low": number(given.get("chance_low")),
-        "high": number(given.get("chance_high")),
-    }
-
-
-def _simm(given: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Simm's assay counts, None where not computed."""
-    if not given:
-        return None
-    keys = ("n_pairs", "n_assays", "high", "moderate", "high_chance", "moderate_chance")
-    return {key: number(given.get(key)) for key in keys}
+def _count(given: dict[str, Any] | None, observed: int | None = None) -> dict[str, float | None]:
+    """A count with what chance gives; `observed` stands in where the summary has none."""
+    given = given or {}
+    found = {key: number(given.get(key)) for key in ("count", "expected", "low", "high")}
+    if found["count"] is None:
+        found["count"] = observed
+    return found
 
 
 def _lead(methods: list[dict[str, Any]]) -> str:
@@ -222,10 +214,20 @@ def _rounded(column: pd.Series, digits: int) -> list[float | int | None]:
 
 
 def _compare(path: Path, methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Paired comparisons of methods, as evaluate.compare wrote them."""
+    """Paired comparisons as `evaluate.compare` wrote them, each pair once: the better method first."""
     labels = {m["name"]: m["label"] for m in methods}
-    table = read_csv(path)
+    order = {m["name"]: i for i, m in enumerate(methods)}
     rows = []
-    for row in table.to_dict("records"):
-        rows.append({str(k): labels.get(v, v) for k, v in row.items()})
-    return rows
+    for row in read_csv(path).to_dict("records"):
+        difference = number(row.get("mean_difference"))
+        method, other = str(row.get("method", "")), str(row.get("other", ""))
+        tie = difference == 0 and order.get(method, 0) < order.get(other, 0)
+        if difference is None or not (difference > 0 or tie):
+            continue
+        columns = ("n_tasks", "share_better", "p_value", "p_holm", "pearson_r")
+        rows.append(
+            {"method": labels.get(method, method), "other": labels.get(other, other), "difference": difference,
+             "place": (order.get(method, 99), order.get(other, 99))}
+            | {column: number(row.get(column)) for column in columns}
+        )  # fmt: skip
+    return sorted(rows, key=lambda row: row["place"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from phenohit.report.reading import PREDICTABLE, READINGS
+from phenohit.report.results import LEVELS
 
 __all__ = ["verdict"]
 
@@ -26,7 +27,8 @@ def verdict(splits: list[dict[str, Any]], hits: list[dict[str, Any]], *, images:
     Returns
     -------
     dict
-        ``sentences`` (list of str) and ``tiles`` (list of dict value, label, note).
+        ``sentences`` (list of str), ``alarm`` (str, empty where all is well) and ``tiles`` (list of dict value,
+        label, note).
     """
     sentences, tiles = [], []
     if not images:
@@ -39,17 +41,25 @@ def verdict(splits: list[dict[str, Any]], hits: list[dict[str, Any]], *, images:
         tiles += told["tiles"] if i == 0 else []
     if not any(split["lead"] for split in splits):
         sentences.append("No results have been computed yet.")
-    failed = [(split["name"], leak["check"]) for split in splits for leak in split["leaks"] if leak["state"] == "fail"]
-    if failed:
-        shown = "; ".join(f"{check} (split {name})" for name, check in failed[:4])
-        sentences.append(f"The leak check failed: {shown}. Do not trust the numbers before this is understood.")
-    elif any(split["leaks"] for split in splits):
-        sentences.append("The leak check found nothing that links test to training compounds.")
+    alarm, calm = _leaks(splits)
+    sentences += [calm] if calm else []
     n_picked = sum(hit["n_picked"] for hit in hits)
     if hits:
         sentences.append(f"{n_picked:,} picks for {_count(len(hits), 'task')} are listed below and in the hits folder.")
         tiles.append({"value": f"{n_picked:,}", "label": "compounds picked", "note": _count(len(hits), "task")})
-    return {"sentences": sentences, "tiles": tiles}
+    return {"sentences": sentences, "alarm": alarm, "tiles": tiles}
+
+
+def _leaks(splits: list[dict[str, Any]]) -> tuple[str, str]:
+    """What the leak checks say: an alarm, or a calm sentence; '' for the other."""
+    failed = [f"{leak['check']} (split '{s['name']}')" for s in splits for leak in s["leaks"] if leak["state"] == "fail"]
+    if failed:
+        shown = "; ".join(failed[:4]) + (f" and {len(failed) - 4} more" if len(failed) > 4 else "")
+        return f"The leak check failed: {shown}. Do not trust the results before this is understood.", ""
+    unchecked = [f"'{split['name']}'" for split in splits if not split["leaks"]]
+    if unchecked:
+        return f"Not checked for leaks: split {', '.join(unchecked)}.", ""
+    return "", "Every split passed its leak check." if splits else ""
 
 
 def _count(n: int, noun: str) -> str:
@@ -61,30 +71,28 @@ def _split(split: dict[str, Any]) -> dict[str, Any] | None:
     method = next((m for m in split["methods"] if m["name"] == split["lead"]), None)
     if method is None:
         return None
-    level = next(count for count in method["counts"] if count["level"] == "0.7")
+    level = method["counts"][LEVELS.index("0.7")]
     readings, auroc = split["tasks"]["readings"][split["lead"]], split["tasks"]["values"][split["lead"]]["auroc"]
     above = [READINGS[code]["name"] for code, value in zip(readings, auroc, strict=True) if value is not None and value > 0.7]
     kept = sum(name == READINGS[PREDICTABLE]["name"] for name in above)
-    explained = {name: above.count(name) for name in ("explained by cell count", "explained by plate")}
-    close = above.count("baseline comes close")
     total = len(auroc)
     seen = _SEES[method["kind"]]
-    chance = "" if level["chance"] is None else f" (chance: {level['chance']:.1f})"
+    chance = "" if level["expected"] is None else f" (chance: {level['expected']:.1f})"
     first = (
-        f"Of {_count(total, 'task')}, {level['observed']:,} {'is' if level['observed'] == 1 else 'are'} predicted above "
+        f"Of {_count(total, 'task')}, {level['count']:,.0f} {'is' if level['count'] == 1 else 'are'} predicted above "
         f"AUROC 0.7 from {seen}{chance}, by {method['label']} under the split '{split['name']}'."
     )
     if above and (split["tasks"]["cell_count"] or split["tasks"]["plate"]):
-        first += " " + _parts(kept, close, explained, split["tasks"])
+        first += " " + _parts(above, split["tasks"])
     other = (
-        f"Under the split '{split['name']}' it is {level['observed']:,} of {total:,}{chance}, "
+        f"Under the split '{split['name']}' it is {level['count']:,.0f} of {total:,}{chance}, "
         f"{kept:,} of them beyond every baseline (best method: {method['label']})."
     )
     range_ = "" if level["low"] is None else f"; 95 % range {level['low']:.0f} to {level['high']:.0f}"
     tiles = [
         {
-            "value": f"{level['observed']:,}", "label": "tasks above AUROC 0.7",
-            "note": f"of {total:,}" + ("" if level["chance"] is None else f"; chance {level['chance']:.1f}{range_}"),
+            "value": f"{level['count']:,.0f}", "label": "tasks above AUROC 0.7",
+            "note": f"of {total:,}" + ("" if level["expected"] is None else f"; chance {level['expected']:.1f}{range_}"),
         },
         {"value": f"{kept:,}", "label": "of these beyond every baseline", "note": "not explained by cell count or plate"},
         {
@@ -101,11 +109,16 @@ def _interval(method: dict[str, Any]) -> str:
     return f"; {method['low']:.2f} to {method['high']:.2f}"
 
 
-def _parts(kept: int, close: int, explained: dict[str, int], marks: dict[str, Any]) -> str:
-    """What the tasks above 0.7 owe to the baselines."""
+def _parts(above: list[str], marks: dict[str, Any]) -> str:
+    """What the tasks above 0.7 owe to the baselines and to luck."""
+    kept, close = above.count(READINGS[PREDICTABLE]["name"]), above.count("baseline comes close")
+    explained = {name: above.count(name) for name in ("explained by cell count", "explained by plate")}
+    lucky = above.count("too few labels") + above.count("not above chance")
     baselines = " or ".join(text for key, text in (("cell_count", "cell count"), ("plate", "plate")) if marks[key])
     parts = [f"{n:,} {'is' if n == 1 else 'are'} {name}" for name, n in explained.items() if n]
     if close:
         parts.append(f"for {close:,} a baseline comes close")
+    if lucky:
+        parts.append(f"{lucky:,} {'has' if lucky == 1 else 'have'} so few labels that random scores reach as much")
     told = f"{kept:,} of these {'is' if kept == 1 else 'are'} not explained by {baselines}"
     return told + (f"; {', '.join(parts)}." if parts else ".")
