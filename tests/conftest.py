@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is slow, not wrong; derandomised so that a run of the suite can be repeated exactly.
+settings.register_profile("phenohit", deadline=None, derandomize=True)
+settings.load_profile("phenohit")
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def _until(config: Config, step: str) -> None:
 def run(config: Config) -> None:
     """Go the whole way: tables in, ranked hit list and report out."""
     from phenohit.pipeline import run_study
-    from phenohit.verdict import headline
+    from phenohit.headline import headline
 
     folder = run_study(config)
     print(headline(folder))

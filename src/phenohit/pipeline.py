@@ -315,6 +315,7 @@ def step_evaluate(study: Study) -> None:
 
 def _evaluate(study: Study, split: str, folder: str) -> None:
     from phenohit.evaluate.compare import compare
+    from phenohit.evaluate.entries import Entries
     from phenohit.evaluate.scores import score_table
     from phenohit.evaluate.summary import summarise
 
@@ -322,8 +323,11 @@ def _evaluate(study: Study, split: str, folder: str) -> None:
     tables, summaries = {}, {}
     for method in track(study.methods(), f"evaluate on {split}"):
         scored = Predictions.load(study.run.path(folder, "predictions", f"{method.name}.parquet"))
-        table = score_table(labels, scored, bootstrap=how.bootstrap, confidence=how.confidence, seed=seed)
-        summaries[method.name] = summarise(table, labels, scored, chance=how.chance, simm_min=how.simm_min, seed=seed)
+        entries = Entries.of(labels, scored)
+        table = score_table(labels, entries, bootstrap=how.bootstrap, confidence=how.confidence, seed=seed)
+        summaries[method.name] = summarise(
+            table, labels, entries, chance=how.chance, simm_min=how.simm_min, confidence=how.confidence, seed=seed
+        )
         tables[method.name] = table.assign(split=split, method=method.name, model=method.model, input=method.input)
     write_table(study.run.path(folder, "metrics.parquet"), pd.concat(tables.values(), ignore_index=True))
     write_json(study.run.path(folder, "summary.json"), summaries)

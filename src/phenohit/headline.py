@@ -25,7 +25,7 @@ def headline(folder: Path) -> str:
         split = path.parent.name
         leaks = steps.get(f"split/{split}", {}).get("failed_leak_checks", 0)
         lines += ["", f"Split '{split}': " + ("no leaks found." if not leaks else f"{leaks} leak checks FAILED.")]
-        lines.append(f"  {'method':<22} {'mean AUROC':<22} tasks above 0.7 (chance)")
+        lines.append(f"  {'method':<22} {'mean AUROC':<22} {'tasks above 0.7':<18} above their own chance range")
         lines += [_method(name, s) for name, s in read_json(path).items()]
     plan = read_json(folder / "hits" / "plan.json")
     lines += ["", f"Picked with {plan['method']} for: " + (", ".join(plan["tasks"]) or "nothing")]
@@ -34,8 +34,13 @@ def headline(folder: Path) -> str:
 
 
 def _method(name: str, summary: dict[str, Any]) -> str:
-    mean, low, high = (summary.get(k) for k in ("mean_auroc", "mean_low", "mean_high"))
-    above = summary.get("counts", {}).get("0.7", {})
-    auroc = "undefined" if mean is None else f"{mean:.3f} [{low or 0:.3f}, {high or 0:.3f}]"
-    count = f"{above.get('observed', '?')} of {summary.get('n_tasks', '?')} ({above.get('chance', float('nan')):.1f})"
-    return f"  {name:<22} {auroc:<22} {count}"
+    mean, low, high = (summary[k] for k in ("auroc_mean", "auroc_mean_low", "auroc_mean_high"))
+    above, beyond = summary["above"]["0.7"], summary["beyond_chance"]
+    auroc = "undefined" if mean is None else f"{mean:.3f}"
+    auroc += "" if None in (low, high) else f" [{low:.3f}, {high:.3f}]"
+    return f"  {name:<22} {auroc:<22} {_count(above):<18} {_count(beyond)}"
+
+
+def _count(counted: dict[str, Any]) -> str:
+    expected = counted["expected"]
+    return f"{counted['count']}" + ("" if expected is None else f" (chance {expected:.1f})")
