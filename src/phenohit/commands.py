@@ -33,8 +33,8 @@ def _until(config: Config, step: str) -> None:
 
 def run(config: Config) -> None:
     """Go the whole way: tables in, ranked hit list and report out."""
-    from phenohit.pipeline import run_study
     from phenohit.headline import headline
+    from phenohit.pipeline import run_study
 
     folder = run_study(config)
     print(headline(folder))

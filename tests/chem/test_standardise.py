@@ -80,14 +80,6 @@ def test_keys_agree_with_those_delivered_with_real_data(shared_data):
     assert (found["problem"] == "").all()
 
 
-@pytest.mark.slow
-def test_processes_do_not_change_the_answer():
-    smiles = (
-        ["C" * n + "O" for n in range(1, 30)] * 3 + ["C1CC", ""] + [f"c1ccccc1{'C' * n}N" for n in range(2100)][:2100]
-    )
-    pd.testing.assert_frame_equal(standardise(smiles, jobs=2), standardise(smiles, jobs=1))
-
-
 def test_require_readable_names_the_rows():
     table = standardise(["CCO", "C1CC", ""])
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -18,46 +19,65 @@ from phenohit.evaluate.compare import compare
 from phenohit.evaluate.scores import score_table
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.summary import summarise
-from phenohit.files import write_json, write_table, write_text
+from phenohit.files import read_table, write_json, write_table, write_text
 from phenohit.report.build import build_report
 
 N = 640
-ACIDS = [
-    "c1ccc(Cl)cc1", "c1ccc2ncccc2c1", "c1cc(F)cc(F)c1", "c1cnc2[nH]ccc2c1", "c1ccc(S(N)(=O)=O)cc1", "Cc1ccc(OC)c(OC)c1",
-    "c1csc(-c2ccccn2)n1", "CN1CCN(c2ccccc2)CC1", "c1ccc(-c2nc(N)ncc2)cc1", "C1CCC(O)CC1", "c1ccc(Br)c(C(F)(F)F)c1",
-    "COc1cc2ncnc(Nc3cccc(Cl)c3)c2cc1", "c1ccc2c(c1)oc(=O)cc2C", "CC(C)(C)c1ccc(O)cc1", "c1c[nH]c(=O)n(C)c1=O", "Cn1cnc2c1c(=O)n(C)cn2",
-]  # fmt: skip
-AMINES = [
-    "N1CCOCC1", "NCc1ccccc1", "Nc1ccc(F)cc1", "NCCN(C)C", "N1CCN(C)CC1", "Nc1nccs1", "NC1CCCCC1", "Nc1ccc2[nH]ncc2c1", "N[C@@H](C)c1ccccc1",
-    "NCCc1c[nH]c2ccccc12", "Nc1ccc(N2CCOCC2)cc1", "NS(=O)(=O)c1ccc(C)cc1", "Nc1cccc(C#N)c1", "N1CCC(O)CC1", "NOCC", "Nc1cc(C)on1",
-    "NCC(F)(F)F", "Nc1ccncc1", "NC1CC1", "Nc1ccc(Cl)c(Cl)c1",
-]  # fmt: skip
+ACIDS = """
+    c1ccc(Cl)cc1 c1ccc2ncccc2c1 c1cc(F)cc(F)c1 c1cnc2[nH]ccc2c1 c1ccc(S(N)(=O)=O)cc1 Cc1ccc(OC)c(OC)c1
+    c1csc(-c2ccccn2)n1 CN1CCN(c2ccccc2)CC1 c1ccc(-c2nc(N)ncc2)cc1 C1CCC(O)CC1 c1ccc(Br)c(C(F)(F)F)c1
+    COc1cc2ncnc(Nc3cccc(Cl)c3)c2cc1 c1ccc2c(c1)oc(=O)cc2C CC(C)(C)c1ccc(O)cc1 c1c[nH]c(=O)n(C)c1=O
+    Cn1cnc2c1c(=O)n(C)cn2
+"""
+AMINES = """
+    N1CCOCC1 NCc1ccccc1 Nc1ccc(F)cc1 NCCN(C)C N1CCN(C)CC1 Nc1nccs1 NC1CCCCC1 Nc1ccc2[nH]ncc2c1
+    N[C@@H](C)c1ccccc1 NCCc1c[nH]c2ccccc12 Nc1ccc(N2CCOCC2)cc1 NS(=O)(=O)c1ccc(C)cc1 Nc1cccc(C#N)c1 N1CCC(O)CC1
+    NOCC Nc1cc(C)on1 NCC(F)(F)F Nc1ccncc1 NC1CC1 Nc1ccc(Cl)c(Cl)c1
+"""
 LINKS = ["O=C({a}){b}", "O=C(C{a}){b}"]
 # (name of the task, actives, inactives, AUROC aimed at by images, chemistry, cell count)
 TASKS = [
-    ("mitochondrial toxicity", 92, 311, 0.86, 0.66, 0.71), ("tubulin inhibitor", 61, 340, 0.95, 0.72, 0.83),
-    ("DNA damage response", 74, 290, 0.83, 0.70, 0.62), ("cytotoxicity 48 h", 130, 300, 0.84, 0.60, 0.88),
-    ("proteasome inhibitor", 26, 250, 0.94, 0.80, 0.80), ("glucocorticoid receptor", 43, 280, 0.80, 0.88, 0.51),
-    ("HDAC inhibitor", 38, 260, 0.91, 0.85, 0.66), ("Aurora kinase B pIC50 6", 55, 240, 0.88, 0.81, 0.74),
-    ("Aurora kinase B pIC50 7", 28, 240, 0.90, 0.84, 0.73), ("Na/K-ATPase", 19, 300, 0.89, 0.62, 0.85),
-    ("hERG pIC50 5", 95, 200, 0.58, 0.79, 0.52), ("hERG pIC50 6", 33, 262, 0.55, 0.83, 0.50),
-    ("CYP3A4 inhibition", 110, 210, 0.56, 0.74, 0.53), ("BSEP inhibition", 48, 170, 0.64, 0.72, 0.57),
-    ("aqueous solubility", 140, 140, 0.52, 0.81, 0.50), ("phospholipidosis", 35, 160, 0.87, 0.75, 0.60),
-    ("beta-2 adrenoceptor", 24, 210, 0.53, 0.86, 0.51), ("5-HT2A", 41, 190, 0.49, 0.84, 0.47),
-    ("ER stress ATF4 reporter", 22, 180, 0.76, 0.58, 0.72), ("p53 activation", 30, 210, 0.81, 0.63, 0.55),
-    ("NF-kB reporter", 27, 240, 0.68, 0.61, 0.59), ("autophagy LC3", 17, 160, 0.74, 0.57, 0.54),
-    ("carbonic anhydrase II", 12, 90, 0.55, 0.90, 0.50), ("tight junction TEER", 10, 24, 0.62, 0.55, 0.60),
-    ("orphan GPCR 12", 10, 11, 0.66, 0.60, 0.52), ("single fold only", 10, 30, 0.60, 0.60, 0.50),
-]  # fmt: skip
+    ("mitochondrial toxicity", 92, 311, 0.86, 0.66, 0.71),
+    ("tubulin inhibitor", 61, 340, 0.95, 0.72, 0.83),
+    ("DNA damage response", 74, 290, 0.83, 0.70, 0.62),
+    ("cytotoxicity 48 h", 130, 300, 0.84, 0.60, 0.88),
+    ("proteasome inhibitor", 26, 250, 0.94, 0.80, 0.80),
+    ("glucocorticoid receptor", 43, 280, 0.80, 0.88, 0.51),
+    ("HDAC inhibitor", 38, 260, 0.91, 0.85, 0.66),
+    ("Aurora kinase B pIC50 6", 55, 240, 0.88, 0.81, 0.74),
+    ("Aurora kinase B pIC50 7", 28, 240, 0.90, 0.84, 0.73),
+    ("Na/K-ATPase", 19, 300, 0.89, 0.62, 0.85),
+    ("hERG pIC50 5", 95, 200, 0.58, 0.79, 0.52),
+    ("hERG pIC50 6", 33, 262, 0.55, 0.83, 0.50),
+    ("CYP3A4 inhibition", 110, 210, 0.56, 0.74, 0.53),
+    ("BSEP inhibition", 48, 170, 0.64, 0.72, 0.57),
+    ("aqueous solubility", 140, 140, 0.52, 0.81, 0.50),
+    ("phospholipidosis", 35, 160, 0.87, 0.75, 0.60),
+    ("beta-2 adrenoceptor", 24, 210, 0.53, 0.86, 0.51),
+    ("5-HT2A", 41, 190, 0.49, 0.84, 0.47),
+    ("ER stress ATF4 reporter", 22, 180, 0.76, 0.58, 0.72),
+    ("p53 activation", 30, 210, 0.81, 0.63, 0.55),
+    ("NF-kB reporter", 27, 240, 0.68, 0.61, 0.59),
+    ("autophagy LC3", 17, 160, 0.74, 0.57, 0.54),
+    ("carbonic anhydrase II", 12, 90, 0.55, 0.90, 0.50),
+    ("tight junction TEER", 10, 24, 0.62, 0.55, 0.60),
+    ("orphan GPCR 12", 10, 11, 0.66, 0.60, 0.52),
+    ("single fold only", 10, 30, 0.60, 0.60, 0.50),
+]
 METHODS = {
-    "forest-profiles": 0.0, "network-profiles": -0.012, "forest-ecfp": 0.0, "network-ecfp": -0.02,
-    "logistic-cell_count": 0.0, "rate-plate": 0.0, "rate-base": 0.0,
-}  # fmt: skip
+    "forest-profiles": 0.0,
+    "network-profiles": -0.012,
+    "forest-ecfp": 0.0,
+    "network-ecfp": -0.02,
+    "logistic-cell_count": 0.0,
+    "rate-plate": 0.0,
+    "rate-base": 0.0,
+}
 
 
 def real_smiles() -> list[str]:
     """More than 600 distinct amides, all valid."""
-    return [link.format(a=a, b=b) for link, a, b in product(LINKS, ACIDS, AMINES)][:N]
+    return [link.format(a=a, b=b) for link, a, b in product(LINKS, ACIDS.split(), AMINES.split())][:N]
 
 
 def make_labels(rng: np.random.Generator, tasks: list[tuple] | None = None) -> Labels:
@@ -70,7 +90,9 @@ def make_labels(rng: np.random.Generator, tasks: list[tuple] | None = None) -> L
         rows.append(chosen)
         columns.append(np.full(len(chosen), t))
         values.append(np.r_[np.ones(n_active), np.zeros(n_inactive)])
-    Y = sparse.csr_matrix((np.concatenate(values).astype(np.float32), (np.concatenate(rows), np.concatenate(columns))), (N, len(tasks)))
+    Y = sparse.csr_matrix(
+        (np.concatenate(values).astype(np.float32), (np.concatenate(rows), np.concatenate(columns))), (N, len(tasks))
+    )
     names = [t[0] for t in tasks]
     table = pd.DataFrame({"task": names, "assay": [n.split(" pIC50 ")[0] for n in names], "kind": "binary"})
     table["threshold"] = [float(n.split(" pIC50 ")[1]) if " pIC50 " in n else np.nan for n in names]
@@ -78,7 +100,9 @@ def make_labels(rng: np.random.Generator, tasks: list[tuple] | None = None) -> L
     return Labels(Y, pd.DataFrame({"compound": [f"K{i:04d}" for i in range(N)]}), table)
 
 
-def make_predictions(labels: Labels, method: str, fold: np.ndarray, rng: np.random.Generator, tasks: list[tuple], penalty: float) -> Predictions:
+def make_predictions(
+    labels: Labels, method: str, fold: np.ndarray, rng: np.random.Generator, tasks: list[tuple], penalty: float
+) -> Predictions:
     """Scores whose expected AUROC is what TASKS says: two normal distributions at the right distance."""
     from scipy.special import expit, ndtri
 
@@ -92,10 +116,21 @@ def make_predictions(labels: Labels, method: str, fold: np.ndarray, rng: np.rand
     if method == "rate-base":
         dense = np.zeros_like(dense)
     score = expit(dense).astype(np.float32)
-    return Predictions(score, labels.compounds["compound"].to_numpy(object), labels.task_names, method, fold=fold.astype(np.int32))
+    return Predictions(
+        score, labels.compounds["compound"].to_numpy(object), labels.task_names, method, fold=fold.astype(np.int32)
+    )
 
 
-def write_split(folder: Path, name: str, kind: str, labels: Labels, tasks: list[tuple], penalty: float, methods: list[str], seed: int) -> None:
+def write_split(
+    folder: Path,
+    name: str,
+    kind: str,
+    labels: Labels,
+    tasks: list[tuple],
+    penalty: float,
+    methods: list[str],
+    seed: int,
+) -> None:
     rng = np.random.default_rng(seed)
     k = 3
     fold = rng.integers(0, k, N)
@@ -125,13 +160,29 @@ def leak_table(k: int, name: str) -> pd.DataFrame:
     rows = []
     for s in range(k):
         rows += [
-            (s, "shared compound", 0, 640, True, ""), (s, "shared skeleton", 0, 640, True, ""),
-            (s, "shared series", 0, 212, True, ""), (s, "empty part", 0, 3, True, ""),
-            (s, "shared scaffold", 14 + s, 180, None, f"{14 + s} of 180 scaffolds occur in both, e.g. 'c1ccccc1', 'c1ccc2ncccc2c1'"),
+            (s, "shared compound", 0, 640, True, ""),
+            (s, "shared skeleton", 0, 640, True, ""),
+            (s, "shared series", 0, 212, True, ""),
+            (s, "empty part", 0, 3, True, ""),
+            (
+                s,
+                "shared scaffold",
+                14 + s,
+                180,
+                None,
+                f"{14 + s} of 180 scaffolds occur in both, e.g. 'c1ccccc1', 'c1ccc2ncccc2c1'",
+            ),
             (s, "shared plate", 12, 12, None, "every plate has test and training wells"),
-            (s, "largest similarity", 0.68 + s / 100 + (0.05 if name == "compound" else 0), 213, True if name == "series" else None, "0 of 213 different test fingerprints have a fitted neighbour at >= 0.7; nearest: 'K0007' ~ 'K0311' (0.680)"),
+            (
+                s,
+                "largest similarity",
+                0.68 + s / 100 + (0.05 if name == "compound" else 0),
+                213,
+                True if name == "series" else None,
+                "0 of 213 different test fingerprints have a fitted neighbour at >= 0.7; nearest: 'K7' ~ 'K9' (0.680)",
+            ),
             (s, "sibling tasks", 4, 26, None, "Aurora kinase B (2 tasks), hERG (2 tasks)"),
-        ]  # fmt: skip
+        ]
     return pd.DataFrame(rows, columns=["split", "check", "value", "n", "passed", "detail"])
 
 
@@ -146,21 +197,34 @@ def hits_table(task: str, seed: int, smiles: list[str], n: int = 400, n_picked: 
     similarity = np.where(np.arange(n) % 17 == 0, np.nan, rng.uniform(0.2, 0.85, n)).astype(np.float32)
     new = np.array([None, True, False], dtype=object)[rng.integers(0, 3, n)]
     text = [
-        f"Score {s:.2f}, top {100 * (i + 1) / n:.1f} % of {n} candidates; task AUROC 0.86 [0.80, 0.91] (chance 0.5, cell count "
-        f"0.71); nearest known active is {v:.2f} similar: new scaffold." for i, (s, v) in enumerate(zip(score, similarity, strict=True))
-    ]  # fmt: skip
+        f"Score {s:.2f}, top {100 * (i + 1) / n:.1f} % of {n} candidates; task AUROC 0.86 [0.80, 0.91] (chance 0.5, "
+        f"cell count 0.71); nearest known active is {v:.2f} similar: new scaffold."
+        for i, (s, v) in enumerate(zip(score, similarity, strict=True))
+    ]
     return pd.DataFrame(
         {
-            "task": task, "rank": np.arange(1, n + 1), "picked": picked, "pick_order": np.where(picked, np.cumsum(picked), 0),
-            "compound": [f"K{i:04d}" for i in order], "compound_id": [f"PH-{i:06d}" for i in order],
-            "smiles": [smiles[i] for i in order], "score": score.astype(np.float32),
-            "percentile": 100 * (1 - np.arange(1, n + 1) / n), "pains": np.where(np.arange(n) < 200, "", "not checked"),
-            "series": order // 4, "cluster": np.where(np.arange(n) < 150, np.arange(n) // 3, -1), "scaffold": "c1ccccc1",
-            "new_scaffold": new, "nearest_active": [f"PH-{j:06d}" for j in near], "nearest_active_smiles": [known[j] for j in near],
-            "nearest_similarity": similarity, "plate": [f"BR0011{i % 12:04d}" for i in order],
-            "well": [f"{'ABCDEFGH'[i % 8]}{i % 24 + 1:02d}" for i in order], "reason": text,
+            "task": task,
+            "rank": np.arange(1, n + 1),
+            "picked": picked,
+            "pick_order": np.where(picked, np.cumsum(picked), 0),
+            "compound": [f"K{i:04d}" for i in order],
+            "compound_id": [f"PH-{i:06d}" for i in order],
+            "smiles": [smiles[i] for i in order],
+            "score": score.astype(np.float32),
+            "percentile": 100 * (1 - np.arange(1, n + 1) / n),
+            "pains": np.where(np.arange(n) < 200, "", "not checked"),
+            "series": order // 4,
+            "cluster": np.where(np.arange(n) < 150, np.arange(n) // 3, -1),
+            "scaffold": "c1ccccc1",
+            "new_scaffold": new,
+            "nearest_active": [f"PH-{j:06d}" for j in near],
+            "nearest_active_smiles": [known[j] for j in near],
+            "nearest_similarity": similarity,
+            "plate": [f"BR0011{i % 12:04d}" for i in order],
+            "well": [f"{'ABCDEFGH'[i % 8]}{i % 24 + 1:02d}" for i in order],
+            "reason": text,
         }
-    )  # fmt: skip
+    )
 
 
 def write_hits(folder: Path, table: pd.DataFrame, slug: str) -> None:
@@ -172,21 +236,47 @@ def write_hits(folder: Path, table: pd.DataFrame, slug: str) -> None:
     write_json(
         here / "summary.json",
         {
-            "task": str(table["task"].iloc[0]), "n_candidates": len(table), "n_known_actives": 92, "n_pains": 7, "warnings": [],
-            "notes": ["Source wells are those of the imaged plates: replace them by the compound store's own where these differ."],
+            "task": str(table["task"].iloc[0]),
+            "n_candidates": len(table),
+            "n_known_actives": 92,
+            "n_pains": 7,
+            "warnings": [],
+            "notes": ["Source wells are those of the imaged plates: replace them where the store's own differ."],
         },
-    )  # fmt: skip
+    )
 
 
 def dropped_table() -> pd.DataFrame:
     parts = [
         dropped("read profiles", "feature", ["Cells_Empty", "Nuclei_Empty"], "no value in any well"),
-        dropped("read profiles", "well", [f"BR00117035 {r}{c:02d}" for r in "AB" for c in range(1, 11)], [f"'Cells_Count' is infinite in row {i}" for i in range(20)]),
-        dropped("identify", "compound", [f"row {i}" for i in range(8)], [f"SMILES 'C1CC({i}' cannot be read" for i in range(8)]),
-        dropped("join labels", "activity", [f"CHEMBL{4_000 + i}" for i in range(180)], "compound is labelled but was not imaged"),
-        dropped("join labels", "activity", [f"CHEMBL{9_000 + i}" for i in range(24)], "active and inactive equally often"),
-        dropped("choose tasks", "task", [f"assay {i}" for i in range(66)], [f"{i % 10} active, at least 10 are needed" for i in range(66)]),
-    ]  # fmt: skip
+        dropped(
+            "read profiles",
+            "well",
+            [f"BR00117035 {r}{c:02d}" for r in "AB" for c in range(1, 11)],
+            [f"'Cells_Count' is infinite in row {i}" for i in range(20)],
+        ),
+        dropped(
+            "identify",
+            "compound",
+            [f"row {i}" for i in range(8)],
+            [f"SMILES 'C1CC({i}' cannot be read" for i in range(8)],
+        ),
+        dropped(
+            "join labels",
+            "activity",
+            [f"CHEMBL{4_000 + i}" for i in range(180)],
+            "compound is labelled but was not imaged",
+        ),
+        dropped(
+            "join labels", "activity", [f"CHEMBL{9_000 + i}" for i in range(24)], "active and inactive equally often"
+        ),
+        dropped(
+            "choose tasks",
+            "task",
+            [f"assay {i}" for i in range(66)],
+            [f"{i % 10} active, at least 10 are needed" for i in range(66)],
+        ),
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -210,7 +300,14 @@ seed: 0
 """
 
 
-def write_run(folder: Path, *, tasks: list[tuple] | None = None, simulated: bool = True, methods: list[str] | None = None, hits: bool = True) -> Path:
+def write_run(
+    folder: Path,
+    *,
+    tasks: list[tuple] | None = None,
+    simulated: bool = True,
+    methods: list[str] | None = None,
+    hits: bool = True,
+) -> Path:
     """Write everything the report reads."""
     rng = np.random.default_rng(7)
     tasks = TASKS if tasks is None else tasks
@@ -218,13 +315,22 @@ def write_run(folder: Path, *, tasks: list[tuple] | None = None, simulated: bool
     labels = Labels(labels.Y, labels.compounds, pd.concat([labels.tasks, labels.counts()], axis=1))
     labels.save(folder / "labels.parquet")
     keys = labels.compounds["compound"].to_numpy(object)
-    compounds = pd.DataFrame({"compound": keys, "compound_id": keys, "smiles": smiles, "inchikey": keys, "skeleton": keys})
+    compounds = pd.DataFrame(
+        {"compound": keys, "compound_id": keys, "smiles": smiles, "inchikey": keys, "skeleton": keys}
+    )
     compounds["series_0.7"], compounds["scaffold"], compounds["n_wells"] = np.arange(N) // 3, "c1ccccc1", 4
     write_table(folder / "compounds.parquet", compounds)
-    Profiles(rng.normal(size=(N, 5)).astype(np.float32), pd.DataFrame({"Metadata_compound": keys}), [f"Cells_{i}" for i in range(5)]).save(folder / "profiles.parquet")
+    Profiles(
+        rng.normal(size=(N, 5)).astype(np.float32),
+        pd.DataFrame({"Metadata_compound": keys}),
+        [f"Cells_{i}" for i in range(5)],
+    ).save(folder / "profiles.parquet")
     write_text(folder / "config.yaml", CONFIG)
     dropped_table().to_csv(folder / "dropped.csv", index=False)
-    write_table(folder / "match.csv", pd.DataFrame({"source": ["assays.csv"], "pass": ["full InChIKey"], "matched": [598], "not_matched": [180]}))
+    write_table(
+        folder / "match.csv",
+        pd.DataFrame({"source": ["assays.csv"], "pass": ["full InChIKey"], "matched": [598], "not_matched": [180]}),
+    )
     for i, (name, kind) in enumerate([("series", "series (ECFP6 Tanimoto >= 0.7)"), ("compound", "compound")]):
         write_split(folder, name, kind, labels, tasks, 0.03 * (i == 0), methods or list(METHODS), seed=i)
     if hits:
@@ -233,17 +339,36 @@ def write_run(folder: Path, *, tasks: list[tuple] | None = None, simulated: bool
     write_json(
         folder / "manifest.json",
         {
-            "phenohit_run": 1, "name": "Demo screen, U2OS, 640 compounds", "simulated": simulated, "seed": 0,
-            "started": "2026-11-21T08:00:00+00:00", "platform": "Linux-6.1-x86_64", "peak_memory_gib": 1.42,
-            "versions": {"phenohit": "0.1.0", "python": "3.12.4", "numpy": "2.3.1", "torch": "2.9.0", "rdkit": "2026.09.1"},
+            "phenohit_run": 1,
+            "name": "Demo screen, U2OS, 640 compounds",
+            "simulated": simulated,
+            "seed": 0,
+            "started": "2026-11-21T08:00:00+00:00",
+            "platform": "Linux-6.1-x86_64",
+            "peak_memory_gib": 1.42,
+            "versions": {
+                "phenohit": "0.1.0",
+                "python": "3.12.4",
+                "numpy": "2.3.1",
+                "torch": "2.9.0",
+                "rdkit": "2026.09.1",
+            },
             "counts": {"data": {"wells": 2560, "compounds": 640, "seconds": 1.5}, "labels": {"tasks": 26}},
             "steps": {
-                "read": {"seconds": 2.1}, "labels": {"seconds": 0.8}, "chemistry": {"seconds": 6.4},
-                **{f"fit/{split}/{m}/{k}": {"seconds": 3.0 + 4 * m.startswith("network")} for split in ("series", "compound") for m in METHODS for k in range(3)},
-                "evaluate/series": {"seconds": 4.2}, "hits": {"seconds": 3.3},
+                "read": {"seconds": 2.1},
+                "labels": {"seconds": 0.8},
+                "chemistry": {"seconds": 6.4},
+                **{
+                    f"fit/{split}/{m}/{k}": {"seconds": 3.0 + 4 * m.startswith("network")}
+                    for split in ("series", "compound")
+                    for m in METHODS
+                    for k in range(3)
+                },
+                "evaluate/series": {"seconds": 4.2},
+                "hits": {"seconds": 3.3},
             },
         },
-    )  # fmt: skip
+    )
     return folder
 
 
@@ -256,3 +381,66 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(run_folder: Path) -> Path:
     """Path of the report of that run."""
     return build_report(run_folder)
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "</script><script>alert(3)</script>",
+    "' onmouseover='alert(4)",
+    "{{ 7 * 7 }}",
+    "<!--",
+    "<svg/onload=alert(5)>",
+    "javascript:alert(6)",
+    "%{x} <b>bold</b> &amp;",
+]
+
+
+@pytest.fixture(scope="session")
+def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run in which every name that a user can give is an attack."""
+    folder = tmp_path_factory.mktemp("hostile")
+    named = [(HOSTILE[i % len(HOSTILE)] + f" {i}", *task[1:]) for i, task in enumerate(TASKS[:12])]
+    write_run(folder, tasks=named, simulated=False)
+    spread_hostility(folder)
+    return build_report(folder)
+
+
+def spread_hostility(folder: Path) -> None:
+    for path in folder.glob("hits/*/hits.parquet"):
+        table, _ = read_table(path)
+        for column in ("compound_id", "compound", "nearest_active", "reason", "plate", "well", "pains", "smiles"):
+            table[column] = [HOSTILE[i % len(HOSTILE)] for i in range(len(table))]
+        write_table(path, table)
+        write_json(
+            path.with_name("summary.json"), {"task": table["task"].iloc[0], "notes": HOSTILE, "warnings": HOSTILE}
+        )
+    for path in [folder / "dropped.csv", folder / "match.csv", *folder.glob("splits/*/leaks.csv")]:
+        text = path.read_text(encoding="utf-8")
+        columns = "stage,what,id,reason" if path.name == "dropped.csv" else None
+        if columns:
+            cells = [[h.replace('"', '""') for h in HOSTILE[i:] + HOSTILE[:i]][:4] for i in range(len(HOSTILE))]
+            path.write_text(
+                columns + "\n" + "".join(",".join(f'"{c}"' for c in row) + "\n" for row in cells), encoding="utf-8"
+            )
+        else:
+            path.write_text(
+                text.replace("shared compound", HOSTILE[2]).replace("assays.csv", HOSTILE[0]), encoding="utf-8"
+            )
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= {
+        "name": HOSTILE[2],
+        "platform": HOSTILE[0],
+        "versions": {HOSTILE[1]: HOSTILE[0]},
+        "counts": {HOSTILE[0]: HOSTILE[1]},
+    }
+    write_json(folder / "manifest.json", manifest)
+    (folder / "config.yaml").write_text("name: " + HOSTILE[2], encoding="utf-8")
+    for path in folder.glob("splits/*/metrics.parquet"):
+        table, _ = read_table(path)
+        write_table(path, table.assign(split=HOSTILE[2], model=HOSTILE[0]))
+
+
+@pytest.fixture(scope="session")
+def attacks() -> list[str]:
+    return HOSTILE

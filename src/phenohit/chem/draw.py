@@ -74,12 +74,12 @@ def _one(smiles: str, size: tuple[int, int]) -> str:
 
 
 def _frame(size: tuple[int, int], body: str, label: str) -> str:
-    """The svg element around a drawing."""
+    """Put the svg element around a drawing."""
     return f'<svg class="mol" role="img" aria-label="{label}" viewBox="0 0 {size[0]} {size[1]}">{body}</svg>'
 
 
 def _nothing(size: tuple[int, int]) -> str:
-    """What stands where there is no drawing."""
+    """Say that there is no drawing."""
     x, y = size[0] / 2, size[1] / 2
     return f'<text x="{x:g}" y="{y:g}" font-size="12" text-anchor="middle" fill="currentColor">no structure</text>'
 
@@ -109,7 +109,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 
 
 def _colour(style: str, kind: str) -> str | None:
-    """The page colour for RDKit's fill or stroke, None where there is none."""
+    """Return the page colour for RDKit's fill or stroke, None where there is none."""
     found = dict(_COLOUR.findall(style)).get(kind)
     return None if found is None else _STYLE.get(found.upper(), "currentColor")
 

@@ -27,10 +27,14 @@ from phenohit.data.dropped import dropped, nothing_dropped
 from phenohit.data.profiles import Profiles
 from phenohit.data.tables import BATCH, TableFile, as_text, read_any
 from phenohit.errors import ColumnError, ConfigError, PlateError, nearest, some
+from phenohit.registry import resolve
 
 __all__ = ["read_any", "read_profiles", "read_structures"]
 
 log = logging.getLogger("phenohit")
+
+# Readers of structures that need RDKit, which this part does without.
+READERS = {"sdf": "phenohit.chem.sdf:read_sdf"}
 
 _STAGE = "read profiles"
 
@@ -252,10 +256,8 @@ def read_structures(source: StructureSource) -> pd.DataFrame:
     FileError, ColumnError, StructureError
     """
     if str(source.path).lower().endswith((".sdf", ".sdf.gz", ".sd")):
-        # RDKit is needed for SD files alone, so it is not a matter of this module.
-        from phenohit.chem.sdf import read_sdf
-
-        found = read_sdf(source.path, "" if source.id == StructureSource.id else source.id)
+        read = resolve("sdf", READERS, "phenohit.structures")
+        found = read(source.path, "" if source.id == StructureSource.id else source.id)
     else:
         table = TableFile(source.path, text=[source.id, source.smiles])
         table.need([source.id], "structures.id")

@@ -114,7 +114,8 @@ class _Damaged:
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, FileError) or not isinstance(error, (pa.ArrowException, OSError, EOFError)):
+        damage = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError)
+        if isinstance(error, FileError) or not isinstance(error, damage):
             return
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         message = (

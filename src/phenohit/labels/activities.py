@@ -96,6 +96,9 @@ def read_activities(source: ActivitySource, *, jobs: int = 1) -> tuple[Activitie
     rows, where = np.unique(entries["row"], return_inverse=True)  # other rows hold nothing to identify
     compounds, of_row, lost_compounds = _compounds(source, keys.iloc[rows].reset_index(drop=True), rows, jobs)
     entries["compound"] = of_row[where]
+    if source.format in ("wide", "matrix_market"):
+        bare = np.setdiff1d(np.arange(len(keys)), rows)
+        lost = pd.concat([lost, unnamed(source, bare, "no assay has a value")], ignore_index=True)
     usable = entries[entries["compound"] >= 0]
     if source.format == "classes":
         usable = _every_class(usable, len(names))
@@ -187,8 +190,7 @@ def _assays(source: ActivitySource, names: list[str]) -> pd.DataFrame:
     if source.tasks:
         table = task_table(source)
         about = table.set_index(table.columns[0]).reindex(names).fillna("").reset_index(drop=True)
-        known = about.notna().any(axis=1) & pd.Series(names).isin(table.iloc[:, 0])
-        if not known.to_numpy().any():
+        if not set(names) & set(table.iloc[:, 0]):
             raise ColumnError(
                 f"No assay of '{source.path}' is in the first column of '{source.tasks}'. Assays: {some(names, 3)}; "
                 f"there: {some(table.iloc[:, 0], 3)}."

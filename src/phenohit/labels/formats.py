@@ -56,7 +56,7 @@ def _long(source: ActivitySource) -> _Read:
     if empty.any():
         n = np.bincount(codes[empty], minlength=len(names))
         which = np.flatnonzero(n)
-        reasons = [f"{n[a]} rows have no decided value" for a in which]
+        reasons = [f"rows without a decided value: {n[a]}" for a in which]
         lost = pd.concat([lost, dropped(STAGE, "activity", [names[a] for a in which], reasons)], ignore_index=True)
     rows = np.flatnonzero((codes >= 0) & ~empty)
     return keys, pd.DataFrame({"row": rows, "assay": codes[rows], "value": value[rows]}), names, lost

@@ -75,7 +75,7 @@ def identify(
     key = found["inchikey"].to_numpy(object)
     key = np.where(key != "", key, np.where(valid, given, ids))
     inchikey = np.where(smiles != "", found["inchikey"].to_numpy(object), np.where(valid, given, ""))
-    ambiguous = np.isin(ids, lost["id"].to_numpy(str)) & (smiles == "") if len(lost) else np.zeros(len(ids), bool)
+    ambiguous = pd.Series(ids).isin(lost.loc[lost["what"] == "compound", "id"]).to_numpy() & (smiles == "")
     lost = [lost, _malformed(unreadable, ids, smiles, found["problem"].to_numpy(object))]
     nameless = (key == "") & ~unreadable
     lost.append(dropped(_STAGE, "well", _places(profiles, nameless), "no SMILES, InChIKey or compound id"))
@@ -153,7 +153,7 @@ def _standardised(smiles: NDArray[np.object_], jobs: int) -> pd.DataFrame:
 def _structure_of_rows(
     ids: NDArray[np.object_], own: NDArray[np.object_], known: pd.DataFrame, read: pd.DataFrame
 ) -> tuple[NDArray[np.object_], pd.DataFrame]:
-    """Fill in the structure of rows that have none; ids with two structures or an unreadable one are listed."""
+    """Fill in the structure of rows that have none; ids with two structures or none at all are listed."""
     known = known.assign(inchikey=read["inchikey"].reindex(known["smiles"]).to_numpy(object))
     filled = known[known["smiles"] != ""]
     n_keys = filled.groupby("id", sort=False)["inchikey"].nunique()
@@ -165,7 +165,13 @@ def _structure_of_rows(
     reasons = [f"its id has different structures: {some(filled.loc[filled['id'] == i, 'smiles'])}" for i in lost_ids]
     if len(contradicting):
         log.warning("compound ids with more than one structure (%d): %s", len(contradicting), some(contradicting))
-    return np.where(bare, from_id, own), dropped(_STAGE, "compound", lost_ids, reasons)
+    blank = set(known["id"]) - set(filled["id"]) - {""}
+    nothing = [i for i in pd.unique(ids[bare]) if i in blank]
+    lost = [
+        dropped(_STAGE, "compound", lost_ids, reasons),
+        dropped(_STAGE, "structure", nothing, "no readable structure is given; known by its id alone"),
+    ]
+    return np.where(bare, from_id, own), pd.concat(lost, ignore_index=True)
 
 
 def _malformed(

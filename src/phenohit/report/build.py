@@ -58,9 +58,20 @@ def build_report(folder: str | Path) -> Path:
 def render(facts: dict[str, Any]) -> str:
     """Turn facts into the page."""
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"thousands": _thousands, "fixed": _fixed, "is_number": _is_number, "percent": _percent, "pvalue": _pvalue, "chance": _chance}
+    environment.filters |= {
+        "thousands": _thousands,
+        "fixed": _fixed,
+        "is_number": _is_number,
+        "percent": _percent,
+        "pvalue": _pvalue,
+        "chance": _chance,
+    }
     environment.globals |= {"interval_bar": interval_bar, "fold_bar": fold_bar, "share_bar": share_bar}
     code = [plotly_code(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)]
     return environment.get_template("report.html.j2").render(
@@ -77,11 +88,11 @@ def render(facts: dict[str, Any]) -> str:
 
 
 def script_json(value: Any) -> Markup:
-    """Write a value as JSON that cannot end the script element it stands in.
+    r"""Write a value as JSON that cannot end the script element it stands in.
 
     Notes
     -----
-    ``<``, ``>`` and ``&`` become ``\\u003c`` and so on, so neither ``</script>`` nor ``<!--`` occurs.
+    ``<``, ``>`` and ``&`` become ``\u003c`` and so on, so neither ``</script>`` nor ``<!--`` occurs.
     NaN is refused: the page's parser would stumble over it.
     """
     text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
@@ -106,7 +117,7 @@ def _policy(code: list[str]) -> str:
 
 
 def _for_page(split: dict[str, Any]) -> dict[str, Any]:
-    """What the scripts need of a split."""
+    """Return what the scripts need of a split."""
     methods = [{key: method[key] for key in ("name", "label", "kind")} for method in split["methods"]]
     return {"name": split["name"], "lead": split["lead"], "methods": methods, **split["tasks"]}
 
@@ -128,7 +139,7 @@ def _percent(value: float | None) -> str:
 
 
 def _chance(value: float) -> str:
-    """An expected count; a small one is not rounded to nothing."""
+    """Write an expected count; a small one is not rounded to nothing."""
     return "< 0.1" if 0 < value < 0.05 else f"{value:.1f}"
 
 

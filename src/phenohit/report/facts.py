@@ -44,7 +44,9 @@ def collect(folder: Path) -> dict[str, Any]:
         If the folder holds no run.
     """
     if not (folder / "manifest.json").is_file():
-        raise RunError(f"'{folder}' holds no run (there is no manifest.json). Give the folder that `phenohit run` wrote.")
+        raise RunError(
+            f"'{folder}' holds no run (there is no manifest.json). Give the folder that `phenohit run` wrote."
+        )
     manifest = read_json(folder / "manifest.json")
     images = has_images(folder)
     folders = sorted(path for path in (folder / "splits").glob("*") if path.is_dir())
@@ -93,7 +95,8 @@ def losses(table: pd.DataFrame) -> dict[str, Any]:
     patterns = {reason: _pattern(reason) for reason in table["reason"].unique()}
     table = table.assign(pattern=table["reason"].map(patterns))
     stages = []
-    for (stage, what), part in table.groupby(["stage", "what"], sort=False):
+    for key, part in table.groupby(["stage", "what"], sort=False):
+        stage, what = (str(k) for k in tuple(key))  # pyright: ignore[reportGeneralTypeIssues]
         # Reasons that differ only in a quoted value or a number are one reason, shown by its first example.
         grouped = part.groupby("pattern", sort=False)["reason"].agg(["size", "first", "nunique"])
         grouped = grouped.sort_values("size", ascending=False, kind="stable")
@@ -109,7 +112,7 @@ def losses(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _pattern(reason: str) -> str:
-    """A reason with its quoted values and numbers left open."""
+    """Return a reason with its quoted values and numbers left open."""
     return re.sub(r"(?<![\w.])-?\d+(\.\d+)?(?![\w])", "…", re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason))
 
 
@@ -121,7 +124,7 @@ def _schema(path: Path) -> list[str]:
 
 
 def _ordered(splits: list[dict[str, Any]], folder: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """Splits in the order of the settings; hits are chosen by the first."""
+    """Put splits in the order of the settings; hits are chosen by the first."""
     order = [str(name) for name in manifest.get("splits", [])]
     config = folder / "config.yaml"
     if not order and config.is_file():
@@ -171,9 +174,7 @@ def _inputs(folder: Path, manifest: dict[str, Any]) -> list[dict[str, str]]:
             active, inactive = int(table["n_active"].sum()), int(table["n_inactive"].sum())
             share = f"{active / max(active + inactive, 1):.1%} active"
             add("Labels", active + inactive, f"{active:,} active, {inactive:,} inactive ({share})")
-    return rows or [
-        {"what": key, "n": value, "note": ""} for key, value in _flat(manifest.get("counts", {})).items()
-    ]
+    return rows or [{"what": key, "n": value, "note": ""} for key, value in _flat(manifest.get("counts", {})).items()]
 
 
 def _structures(compounds: pd.DataFrame) -> str:
@@ -210,12 +211,14 @@ def _seconds(steps: dict[str, Any]) -> dict[str, float]:
     for name, kept in steps.items():
         parts = str(name).split("/")
         group = " / ".join(parts[:3]) if parts[0] == "fit" else parts[0]
-        seconds[group] = seconds.get(group, 0.0) + (number(kept.get("seconds") if isinstance(kept, dict) else kept) or 0.0)
+        seconds[group] = seconds.get(group, 0.0) + (
+            number(kept.get("seconds") if isinstance(kept, dict) else kept) or 0.0
+        )
     return seconds
 
 
 def _flat(counts: dict[str, Any], above: str = "") -> dict[str, str]:
-    """Counts of the manifest, one level of nesting written out."""
+    """Write out nested counts of the manifest."""
     rows: dict[str, str] = {}
     for key, value in counts.items():
         name = f"{above}{key}".replace("_", " ")

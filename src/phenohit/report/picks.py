@@ -53,14 +53,22 @@ def hits_facts(folder: Path, split: dict[str, Any] | None) -> list[dict[str, Any
         method = str(summary.get("method") or plan.get("method") or "")
         found.append(
             {
-                "task": task, "slug": path.parent.name, "n_candidates": len(table), "n_picked": len(picked),
-                "n_clusters": int(picked["cluster"].nunique()), "first": cards[:FIRST], "more": cards[FIRST:],
-                "n_new": _scaffold(picked).count("new"), "files": _files(path.parent),
-                "trust": _trust(task, method, split), "notes": [str(note) for note in summary.get("notes", [])],
+                "task": task,
+                "slug": path.parent.name,
+                "n_candidates": len(table),
+                "n_picked": len(picked),
+                "n_clusters": int(picked["cluster"].nunique()),
+                "first": cards[:FIRST],
+                "more": cards[FIRST:],
+                "n_new": _scaffold(picked).count("new"),
+                "files": _files(path.parent),
+                "trust": _trust(task, method, split),
+                "notes": [str(note) for note in summary.get("notes", [])],
                 "warnings": [str(note) for note in summary.get("warnings", [])],
-                "n_pains": number(summary.get("n_pains")), "n_actives": number(summary.get("n_known_actives")),
+                "n_pains": number(summary.get("n_pains")),
+                "n_actives": number(summary.get("n_known_actives")),
             }
-        )  # fmt: skip
+        )
     return sorted(found, key=lambda hit: -(hit["trust"].get("auroc") or 0.0))
 
 
@@ -92,12 +100,16 @@ def _cards(picked: pd.DataFrame) -> list[dict[str, Any]]:
     structures = draw(_text(picked, "smiles"), size=size)
     nearest = draw(_text(picked, "nearest_active_smiles"), size=size)
     pains = _text(picked, "pains")
-    columns = {name: _text(picked, name) for name in ("compound_id", "compound", "nearest_active", "reason", "plate", "well")}
+    columns = {
+        name: _text(picked, name) for name in ("compound_id", "compound", "nearest_active", "reason", "plate", "well")
+    }
     scaffold = _scaffold(picked)
     cards = []
     for i, (_, row) in enumerate(picked.iterrows()):
         card = {name: values[i] for name, values in columns.items()}
-        card |= {name: number(row.get(name)) for name in ("rank", "score", "percentile", "cluster", "nearest_similarity")}
+        card |= {
+            name: number(row.get(name)) for name in ("rank", "score", "percentile", "cluster", "nearest_similarity")
+        }
         card |= {"structure": structures[i], "nearest_structure": nearest[i], "scaffold": scaffold[i]}
         card["id"] = card["compound_id"] or card["compound"]
         card["pains"] = pains[i] or "none"

@@ -43,7 +43,8 @@ def interval_bar(value: float | None, low: float | None, high: float | None, *, 
         parts.append(f'<circle class="value" cx="{_x(value, width):.1f}" cy="9" r="4"/>')
     body = "".join(parts)
     return Markup(  # noqa: S704  (only numbers and our own words)
-        f'<svg class="bar {kind}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">{body}</svg>'
+        f'<svg class="bar {kind}" viewBox="0 0 {width} {height}" width="{width}" height="{height}" aria-hidden="true">'
+        f"{body}</svg>"
     )
 
 

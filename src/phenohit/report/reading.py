@@ -90,7 +90,7 @@ def read_tasks(
 
 
 def _column(table: pd.DataFrame, name: str) -> NDArray[np.float64]:
-    """A column as numbers, NaN throughout where it is absent."""
+    """Return a column as numbers, NaN throughout where it is absent."""
     if name not in table:
         return np.full(len(table), np.nan)
     return table[name].to_numpy(dtype=np.float64)

@@ -20,10 +20,20 @@ __all__ = ["LEVELS", "METRICS", "split_facts"]
 LEVELS = ("0.9", "0.8", "0.7")
 # Columns of metrics.parquet that travel into the page, and the decimals they keep there.
 METRICS = {
-    "auroc": 4, "auroc_low": 3, "auroc_high": 3, "chance_low": 3, "chance_high": 3, "average_precision": 3,
-    "delta_auprc": 3, "riptop_auprc": 3, "f1": 3, "balanced_accuracy": 3, "adjusted_balanced_accuracy": 3,
-    "kappa": 3, "n_folds": 0,
-}  # fmt: skip
+    "auroc": 4,
+    "auroc_low": 3,
+    "auroc_high": 3,
+    "chance_low": 3,
+    "chance_high": 3,
+    "average_precision": 3,
+    "delta_auprc": 3,
+    "riptop_auprc": 3,
+    "f1": 3,
+    "balanced_accuracy": 3,
+    "adjusted_balanced_accuracy": 3,
+    "kappa": 3,
+    "n_folds": 0,
+}
 _ORDER = {"image": 0, "chemistry": 1, "baseline": 2}
 
 
@@ -81,11 +91,15 @@ def leak_facts(path: Path) -> list[dict[str, Any]]:
         shown = detail.iloc[first] or next((d for d in detail if d), "")
         rows.append(
             {
-                "check": check, "state": state, "value": _range(part["value"]), "folds": len(part),
-                "failed": int(failed.sum()), "n": int(pd.to_numeric(part["n"], errors="coerce").fillna(0).sum()),
+                "check": check,
+                "state": state,
+                "value": _range(part["value"]),
+                "folds": len(part),
+                "failed": int(failed.sum()),
+                "n": int(pd.to_numeric(part["n"], errors="coerce").fillna(0).sum()),
                 "detail": shown,
             }
-        )  # fmt: skip
+        )
     return sorted(rows, key=lambda row: {"fail": 0, "pass": 1, "information": 2}[row["state"]])
 
 
@@ -113,7 +127,9 @@ def _folds(path: Path) -> dict[str, Any]:
 
 def _metrics(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        return pd.DataFrame(columns=["method", "model", "input", "task", "assay", "threshold", "n_active", "n_inactive"])
+        return pd.DataFrame(
+            columns=["method", "model", "input", "task", "assay", "threshold", "n_active", "n_inactive"]
+        )
     table, _ = read_table(path)
     return table
 
@@ -131,20 +147,29 @@ def _methods(metrics: pd.DataFrame, summary: dict[str, Any], images: bool) -> li
         counts, simm = given.get("above", {}), given.get("simm", {})
         found.append(
             {
-                "name": str(name), "label": label_of(model, source), "kind": (kind := kind_of(source, images=images)), "rank": _ORDER[kind],
-                "input": source, "n_tasks": int(np.isfinite(auroc).sum()), "n_undefined": int(np.isnan(auroc).sum()),
-                "mean": mean, "sd": number(given.get("auroc_sd")), "low": number(given.get("auroc_mean_low")),
+                "name": str(name),
+                "label": label_of(model, source),
+                "kind": (kind := kind_of(source, images=images)),
+                "rank": _ORDER[kind],
+                "input": source,
+                "n_tasks": int(np.isfinite(auroc).sum()),
+                "n_undefined": int(np.isnan(auroc).sum()),
+                "mean": mean,
+                "sd": number(given.get("auroc_sd")),
+                "low": number(given.get("auroc_mean_low")),
                 "high": number(given.get("auroc_mean_high")),
                 "counts": [_count(counts.get(level), int(np.nansum(auroc > float(level)))) for level in LEVELS],
-                "beyond": _count(given.get("beyond_chance")), "n_assays": number(simm.get("n_assays")),
-                "simm": [_count(simm.get("high")), _count(simm.get("moderate"))], "simm_min": simm.get("minimum", 25),
+                "beyond": _count(given.get("beyond_chance")),
+                "n_assays": number(simm.get("n_assays")),
+                "simm": [_count(simm.get("high")), _count(simm.get("moderate"))],
+                "simm_min": simm.get("minimum", 25),
             }
-        )  # fmt: skip
+        )
     return sorted(found, key=lambda m: (m["rank"], -(m["mean"] if m["mean"] is not None else -1.0)))
 
 
 def _count(given: dict[str, Any] | None, observed: int | None = None) -> dict[str, float | None]:
-    """A count with what chance gives; `observed` stands in where the summary has none."""
+    """Return a count with what chance gives; `observed` stands in where the summary has none."""
     given = given or {}
     found = {key: number(given.get(key)) for key in ("count", "expected", "low", "high")}
     if found["count"] is None:
@@ -153,7 +178,7 @@ def _count(given: dict[str, Any] | None, observed: int | None = None) -> dict[st
 
 
 def _lead(methods: list[dict[str, Any]]) -> str:
-    """The method that is read out. One for the whole split: the best of each task would favour luck."""
+    """Choose the method that is read out. One for the whole split: the best of each task would favour luck."""
     for kind in ("image", "chemistry", "baseline"):
         for method in methods:
             if method["kind"] == kind:
@@ -162,7 +187,7 @@ def _lead(methods: list[dict[str, Any]]) -> str:
 
 
 def _best(methods: list[dict[str, Any]], **having: str) -> str:
-    """The first, hence best, method with the given properties; '' if there is none."""
+    """Return the first, hence best, method with the given properties; '' if there is none."""
     return next((str(m["name"]) for m in methods if all(m[k] == v for k, v in having.items())), "")
 
 
@@ -207,10 +232,10 @@ def task_columns(metrics: pd.DataFrame, methods: list[dict[str, Any]], lead: str
 
 def _rounded(column: pd.Series, digits: int) -> list[float | int | None]:
     """Values for JSON: rounded, None where not finite."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    numbers = [float(v) for v in np.asarray(pd.to_numeric(column, errors="coerce"), dtype=np.float64)]
     if digits == 0:
         return [int(v) if math.isfinite(v) else None for v in numbers]
-    return [round(float(v), digits) if math.isfinite(v) else None for v in numbers]
+    return [round(v, digits) if math.isfinite(v) else None for v in numbers]
 
 
 def _compare(path: Path, methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -226,8 +251,12 @@ def _compare(path: Path, methods: list[dict[str, Any]]) -> list[dict[str, Any]]:
             continue
         columns = ("n_tasks", "share_better", "p_value", "p_holm", "pearson_r")
         rows.append(
-            {"method": labels.get(method, method), "other": labels.get(other, other), "difference": difference,
-             "place": (order.get(method, 99), order.get(other, 99))}
+            {
+                "method": labels.get(method, method),
+                "other": labels.get(other, other),
+                "difference": difference,
+                "place": (order.get(method, 99), order.get(other, 99)),
+            }
             | {column: number(row.get(column)) for column in columns}
-        )  # fmt: skip
+        )
     return sorted(rows, key=lambda row: row["place"])

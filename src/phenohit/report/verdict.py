@@ -51,8 +51,10 @@ def verdict(splits: list[dict[str, Any]], hits: list[dict[str, Any]], *, images:
 
 
 def _leaks(splits: list[dict[str, Any]]) -> tuple[str, str]:
-    """What the leak checks say: an alarm, or a calm sentence; '' for the other."""
-    failed = [f"{leak['check']} (split '{s['name']}')" for s in splits for leak in s["leaks"] if leak["state"] == "fail"]
+    """Read the leak checks: an alarm, or a calm sentence; '' for the other."""
+    failed = [
+        f"{leak['check']} (split '{s['name']}')" for s in splits for leak in s["leaks"] if leak["state"] == "fail"
+    ]
     if failed:
         shown = "; ".join(failed[:4]) + (f" and {len(failed) - 4} more" if len(failed) > 4 else "")
         return f"The leak check failed: {shown}. Do not trust the results before this is understood.", ""
@@ -73,7 +75,9 @@ def _split(split: dict[str, Any]) -> dict[str, Any] | None:
         return None
     level = method["counts"][LEVELS.index("0.7")]
     readings, auroc = split["tasks"]["readings"][split["lead"]], split["tasks"]["values"][split["lead"]]["auroc"]
-    above = [READINGS[code]["name"] for code, value in zip(readings, auroc, strict=True) if value is not None and value > 0.7]
+    above = [
+        READINGS[code]["name"] for code, value in zip(readings, auroc, strict=True) if value is not None and value > 0.7
+    ]
     kept = sum(name == READINGS[PREDICTABLE]["name"] for name in above)
     total = len(auroc)
     seen = _SEES[method["kind"]]
@@ -91,15 +95,22 @@ def _split(split: dict[str, Any]) -> dict[str, Any] | None:
     range_ = "" if level["low"] is None else f"; 95 % range {level['low']:.0f} to {level['high']:.0f}"
     tiles = [
         {
-            "value": f"{level['count']:,.0f}", "label": "tasks above AUROC 0.7",
-            "note": f"of {total:,}" + ("" if level["expected"] is None else f"; chance {level['expected']:.1f}{range_}"),
+            "value": f"{level['count']:,.0f}",
+            "label": "tasks above AUROC 0.7",
+            "note": f"of {total:,}"
+            + ("" if level["expected"] is None else f"; chance {level['expected']:.1f}{range_}"),
         },
-        {"value": f"{kept:,}", "label": "of these beyond every baseline", "note": "not explained by cell count or plate"},
         {
-            "value": "not computed" if method["mean"] is None else f"{method['mean']:.3f}", "label": "mean AUROC",
+            "value": f"{kept:,}",
+            "label": "of these beyond every baseline",
+            "note": "not explained by cell count or plate",
+        },
+        {
+            "value": "not computed" if method["mean"] is None else f"{method['mean']:.3f}",
+            "label": "mean AUROC",
             "note": method["label"] + _interval(method),
         },
-    ]  # fmt: skip
+    ]
     return {"first": first, "other": other, "tiles": tiles}
 
 
@@ -110,7 +121,7 @@ def _interval(method: dict[str, Any]) -> str:
 
 
 def _parts(above: list[str], marks: dict[str, Any]) -> str:
-    """What the tasks above 0.7 owe to the baselines and to luck."""
+    """Say what the tasks above 0.7 owe to the baselines and to luck."""
     kept, close = above.count(READINGS[PREDICTABLE]["name"]), above.count("baseline comes close")
     explained = {name: above.count(name) for name in ("explained by cell count", "explained by plate")}
     lucky = above.count("too few labels") + above.count("not above chance")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from phenohit.data.profiles import Profiles
+from phenohit.errors import ConfigError
+from phenohit.profiles import aggregate
+from phenohit.profiles.aggregate import to_compounds
+
+
+def wells(X, compounds, **metadata) -> Profiles:
+    X = np.asarray(X, dtype=np.float32)
+    rows = pd.DataFrame({"Metadata_compound": compounds, **{f"Metadata_{k}": v for k, v in metadata.items()}})
+    return Profiles(X, rows.astype(str), [f"Cells_{j}" for j in range(X.shape[1])])
+
+
+@pytest.mark.parametrize("how", ["median", "mean"])
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_same_as_pandas_group_by_group(how, data):
+    n = data.draw(st.integers(1, 12))
+    keys = data.draw(st.lists(st.sampled_from("abcd"), min_size=n, max_size=n))
+    values = st.one_of(st.floats(-1e6, 1e6, width=32), st.just(np.nan))
+    X = data.draw(arrays(np.float32, (n, 3), elements=values))
+    got = to_compounds(wells(X, keys), how=how)
+    expected = pd.DataFrame(X.astype(np.float64)).groupby(keys, sort=False).agg(how)
+    assert got.compounds.tolist() == expected.index.tolist()  # order of first appearance
+    np.testing.assert_allclose(got.X, expected.to_numpy(), rtol=1e-6, atol=1e-6)
+    assert got.history == (f"{how}[compound]",)
+
+
+def test_small_blocks_give_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    given = wells(rng.normal(size=(60, 7)), rng.integers(0, 9, 60).astype(str))
+    whole = to_compounds(given).X
+    monkeypatch.setattr(aggregate, "_BLOCK", 16)
+    np.testing.assert_array_equal(to_compounds(given).X, whole)
+
+
+def test_metadata_of_a_compound():
+    given = wells(
+        np.zeros((4, 1)), ["a", "b", "a", "a"],
+        Plate=["p2", "p1", "p1", "p2"], Well=["A01", "A02", "A03", "A04"], moa=["x", "y", "x", "x"],
+        cell_count=["10", "7", "", "11"], dose=["1", "2", "3", "4"], empty=["1", "1", "2", "2"],
+    )  # fmt: skip
+    rows = to_compounds(given).rows
+    assert rows["Metadata_Plate"].tolist() == ["p2;p1", "p1"]
+    assert rows["Metadata_Well"].tolist() == ["", "A02"]
+    assert rows["Metadata_moa"].tolist() == ["x", "y"]
+    assert rows["Metadata_cell_count"].tolist() == ["10.5", "7"]
+    assert rows["Metadata_n_wells"].tolist() == ["3", "1"]
+
+
+def test_cell_count_is_empty_where_unknown():
+    given = wells(np.zeros((2, 1)), ["a", "b"], cell_count=["", "3"])
+    assert to_compounds(given).rows["Metadata_cell_count"].tolist() == ["", "3"]
+
+
+def test_no_features_is_fine():
+    assert to_compounds(wells(np.zeros((3, 0)), ["a", "b", "a"])).X.shape == (2, 0)
+
+
+def test_unknown_way_lists_the_nearest():
+    with pytest.raises(ConfigError, match=r"'medain'.*Nearest: median"):
+        to_compounds(wells(np.zeros((1, 1)), ["a"]), how="medain")

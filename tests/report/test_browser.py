@@ -1,0 +1,246 @@
+"""The page in a real browser, offline: it fits, it works, it asks for nothing, nothing in the data acts.
+
+Set PHENOHIT_SCREENSHOTS to a folder to keep the pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from phenohit.files import read_table, write_json, write_table
+from phenohit.report.build import build_report
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = (1400, 800)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(
+            "browser tests need Chromium or Chrome, and none is on the PATH. "
+            "To enable them: apt-get install chromium (Debian, Ubuntu) or brew install --cask chromium (macOS)"
+        )
+    sync_api = pytest.importorskip("playwright.sync_api", reason="to enable browser tests: pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """Open a report offline and watch what it does; complaints and requests are checked at the end."""
+    contexts, complaints, requests = [], [], []
+
+    def go(path: Path, width: int = 1400, scheme: str = "light"):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 1000}, color_scheme=scheme, offline=True, accept_downloads=True
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("#tasks tbody tr")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert {url.split(":", 1)[0] for url in requests} <= {"file", "data", "blob"}
+
+
+def pictures(tmp_path: Path) -> Path:
+    kept = os.environ.get("PHENOHIT_SCREENSHOTS")
+    folder = Path(kept) if kept else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def column(page, number: int) -> list[str]:
+    """First line of every cell of a column, read in one go."""
+    return page.eval_on_selector_all(
+        f"#tasks tbody tr:not(.more) > :nth-child({number})",
+        "cells => cells.map((cell) => (cell.querySelector('button, strong') || cell).textContent.trim())",
+    )
+
+
+def fits(page) -> bool:
+    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+CONTRAST = """() => {
+      const part = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+      const light = (rgb) => {
+        const [r, g, b] = rgb.match(/[\\d.]+/g).map((v) => part(v / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const page = light(getComputedStyle(document.body).backgroundColor);
+      const texts = "main p, main .muted, main dd, main .reading, main .state, main a, small";
+      return [...document.querySelectorAll(texts)].map((found) => {
+        const text = light(getComputedStyle(found).color);
+        return (Math.max(text, page) + 0.05) / (Math.min(text, page) + 0.05);
+      });
+    }"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_fits_its_window_and_reads_well(visit, report, tmp_path, width):
+    """No sideways scrolling; text against the page at least 4.5 to 1 (WCAG AA), light and dark."""
+    page = visit(report, width)
+    page.wait_for_selector("#scatter .points path.point")
+    assert fits(page)
+    page.locator("#tasks tbody th button").first.click()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        ratio = page.evaluate(CONTRAST)
+        assert len(ratio) > 100
+        assert min(ratio) >= 4.5
+        path = pictures(tmp_path) / f"report-{width}-{scheme}.png"
+        page.screenshot(path=path, full_page=True)
+        assert path.stat().st_size > 100_000
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert fits(page)
+
+
+def test_sorting(visit, report, run_folder):
+    page = visit(report)
+    table, _ = read_table(run_folder / "splits/series/metrics.parquet")
+    lead = page.locator("#method").input_value()
+    auroc = table[table["method"] == lead].set_index("task")["auroc"].dropna().sort_values(ascending=False)
+    assert column(page, 1)[:-1] == auroc.index.tolist()  # the undefined task comes last
+    assert page.locator("#tasks th[aria-sort]").get_attribute("aria-sort") == "descending"
+    page.click("#tasks [data-sort=auroc]")
+    assert column(page, 1)[:-1] == auroc.index.tolist()[::-1]
+    page.click("#tasks [data-sort=task]")
+    assert column(page, 1) == sorted(column(page, 1), key=str.lower)
+    assert page.locator("#tasks th[aria-sort]").get_attribute("aria-sort") == "ascending"
+
+
+def test_sorting_by_keyboard(visit, report):
+    page = visit(report)
+    page.locator("#tasks [data-sort=active]").focus()
+    page.keyboard.press("Enter")
+    active = [int(v) for v in column(page, 10)]
+    assert active == sorted(active, reverse=True)
+    page.keyboard.press("Space")
+    assert [int(v) for v in column(page, 10)] == sorted(active)
+    page.keyboard.press("Enter")
+    assert [int(v) for v in column(page, 10)] == sorted(active, reverse=True)
+
+
+def test_filters(visit, report, run_folder):
+    page = visit(report)
+    table, _ = read_table(run_folder / "splits/series/metrics.parquet")
+    of_lead = table[table["method"] == page.locator("#method").input_value()]
+    page.fill("#search", "kinase")
+    assert sorted(column(page, 1)) == ["Aurora kinase B pIC50 6", "Aurora kinase B pIC50 7"]
+    page.fill("#search", "explained by cell count")
+    assert set(column(page, 2)) == {"explained by cell count"}
+    page.fill("#search", "")
+    page.select_option("#minimum", "0.8")
+    assert len(column(page, 1)) == (of_lead["auroc"] > 0.8).sum()
+    page.select_option("#minimum", "")
+    page.select_option("#reading", label="undefined")
+    assert column(page, 1) == ["single fold only"]
+    page.fill("#search", "nothing is called so")
+    assert "No task fits these filters." in page.inner_text("#tasks")
+    assert page.inner_text("#status").startswith("0 of 26 tasks")
+
+
+def test_splits_and_methods(visit, report, run_folder):
+    page = visit(report)
+    for index, split in enumerate(["series", "compound"]):
+        page.select_option("#split", str(index))
+        assert page.locator("#split option:checked").inner_text() == split
+        table, _ = read_table(run_folder / f"splits/{split}/metrics.parquet")
+        for method in ("forest-profiles", "forest-ecfp"):
+            page.select_option("#method", method)
+            best = table[table["method"] == method].sort_values("auroc", ascending=False).iloc[0]
+            assert column(page, 1)[0] == best["task"]
+            assert column(page, 3)[0] == f"{best['auroc']:.2f}"
+
+
+def test_a_task_opens_to_all_methods(visit, report):
+    page = visit(report)
+    button = page.locator("#tasks tbody th button").first
+    button.press("Enter")
+    assert button.get_attribute("aria-expanded") == "true"
+    assert page.locator("#tasks tr.more tbody tr").count() == 7
+    button.press("Enter")
+    assert page.locator("#tasks tr.more").count() == 0
+
+
+def test_the_scatter_has_a_dot_per_task(visit, report):
+    page = visit(report)
+    page.wait_for_selector("#scatter .points path.point")
+    assert page.locator("#scatter .points path.point").count() == 25  # 26 tasks, one undefined
+    assert "of 25 tasks" in page.inner_text("#scatter-text")
+    page.select_option("#scatter-x", "network-profiles")
+    page.select_option("#scatter-y", "forest-profiles")
+    assert page.inner_text("#scatter-text").startswith("forest on profiles is better than network on profiles in ")
+    page.select_option("#scatter-split", "1")
+    page.wait_for_function("document.querySelectorAll('#scatter .points path.point').length === 25")
+
+
+def test_the_table_can_be_saved(visit, report, tmp_path):
+    page = visit(report)
+    page.fill("#search", "hERG")
+    with page.expect_download() as waiting:
+        page.click("#download")
+    path = tmp_path / "tasks.csv"
+    waiting.value.save_as(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("split,method,task,assay,threshold,n_active")
+    assert len(lines) == 3
+
+
+def test_attacks_in_the_data_do_nothing(visit, hostile_report):
+    page = visit(hostile_report)
+    page.wait_for_selector("#scatter .points path.point")
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    for button in page.locator("#tasks tbody th button").all()[:3]:
+        button.click()
+    page.select_option("#split", "1")
+    page.locator("#scatter .points path.point").first.hover(force=True)
+    page.wait_for_timeout(200)
+    assert page.locator("img, b, iframe").count() == 0
+    assert any(name.startswith("<script>alert(1)</script>") for name in column(page, 1))
+    assert fits(page)
+
+
+def test_twelve_hundred_tasks(visit, run_folder, tmp_path):
+    table, _ = read_table(run_folder / "splits/series/metrics.parquet")
+    names = pd.factorize(table["task"])[0]
+    many = [table.assign(task=[f"task {26 * i + n}" for n in names]) for i in range(47)]
+    write_table(tmp_path / "splits/series/metrics.parquet", pd.concat(many, ignore_index=True))
+    write_json(tmp_path / "manifest.json", {"name": "large"})
+    page = visit(build_report(tmp_path))
+    assert page.locator("#tasks tbody tr").count() == 47 * 26
+    spent = page.evaluate(
+        "() => { const start = performance.now(); document.querySelector('#tasks [data-sort=task]').click();"
+        " document.body.offsetHeight; return performance.now() - start; }"
+    )
+    assert column(page, 1)[:3] == ["task 0", "task 1", "task 2"]  # numbers in names sort as numbers
+    assert spent < 5000  # 0.2 s on a free machine
+    assert fits(page)
