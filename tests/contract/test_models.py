@@ -21,7 +21,7 @@ from phenohit.models import find_model, model_names
 # Small and quick; what is not named here keeps its default.
 QUICK: dict[str, dict[str, Any]] = {
     "forest": {"n_trees": 60},
-    "network": {"units": 32, "batch": 32, "epochs": 25},
+    "network": {"units": 64, "batch": 32, "epochs": 25, "min_valid": 10},
 }
 CHECKPOINTS = ["network"]
 SEES_FEATURES = [name for name in model_names() if name != "rate"]  # a rate looks at no feature

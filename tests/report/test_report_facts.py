@@ -90,7 +90,7 @@ def test_leaks_over_folds(tmp_path):
         ("shared skeleton", "pass", "0", 0),
         ("largest similarity", "information", "0.500 to 0.625", 0),
     ]
-    assert leaks[0]["detail"] == "'A', 'B', 'C'"
+    assert leaks[0]["detail"] == "'A', 'B', 'C'"  # of the fold that failed
     assert leak_facts(tmp_path / "absent.csv") == []
 
 

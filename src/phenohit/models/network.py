@@ -20,9 +20,10 @@ from torch.nn import functional
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
-from phenohit.errors import ConfigError, FileError
+from phenohit.errors import ConfigError, FileError, LabelError
 from phenohit.models.contract import (
     Known,
+    check_pair,
     cores,
     model_path,
     not_fitted,
@@ -48,21 +49,26 @@ class NetworkSettings:
     Parameters
     ----------
     preset : simm2018 stands for the best settings of Simm 2018 (3 x 2,048 units, plain gradient
-        descent at 0.05 for 63 epochs, dropout 0.1 and 0.5 by schedule); settings given beside it win.
+        descent at 0.05 for 63 epochs, dropout 0.1 and 0.5 by schedule); settings given beside it
+        win. The defaults are smaller, for screens of a few hundred to a few thousand compounds.
     layers : hidden layers.
     units : units of each; 1,024, 2,048 or 4,096 in Simm 2018, Table S1.
     dropout_input, dropout_hidden : shares of features and of hidden units left out at random while
         training.
-    dropout_schedule : dropout rises from 0 by 0.005 per epoch until it reaches those shares.
+    dropout_schedule : dropout rises from 0 by 0.005 per epoch until it reaches those shares. Off by
+        default: small screens overfit in the first epochs, while it is still low.
     learning_rate : of stochastic gradient descent; 0.01, 0.05 or 0.1 in Table S1.
     momentum : 0 is the plain descent of Simm 2018. With 0.9, steps are about ten times as long.
     weight_decay : L2 penalty on weights, not on biases.
     clip : longest gradient (L2 norm over all parameters) that is followed; empty: any.
-    batch : rows per step. The paper does not say; small screens need many steps per epoch.
-    epochs : epochs without validation rows.
-    patience : with validation rows, training stops after this many epochs without a lower loss, and
-        the best epoch counts. 0: validation rows are not used.
-    max_epochs : epochs at most with validation rows.
+    batch : rows per step. The paper does not say; small screens need several steps per epoch, large
+        ones on cuda are faster with 512 and more.
+    epochs : epochs without early stopping; 63 in Simm 2018.
+    patience : with validation rows, training stops after this many epochs without a lower loss on
+        them, and the best epoch counts. 0: no early stopping.
+    min_valid : active entries that validation rows need for early stopping; with fewer their loss is
+        mostly noise, and training goes on for `epochs`.
+    max_epochs : epochs at most with early stopping.
     device : auto is cuda where there is one.
     dtype : bfloat16 halves time on cuda; on the processor it is float32 all the same.
     """
@@ -72,14 +78,15 @@ class NetworkSettings:
     units: int = 512
     dropout_input: float = 0.1
     dropout_hidden: float = 0.5
-    dropout_schedule: bool = True
+    dropout_schedule: bool = False
     learning_rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip: float | None = 5.0
-    batch: int = 128
+    batch: int = 64
     epochs: int = 63
     patience: int = 20
+    min_valid: int = 100
     max_epochs: int = 300
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -100,7 +107,8 @@ class NetworkSettings:
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0")
         require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "0 or above")
         require(self.clip is None or self.clip > 0, "clip", self.clip, "above 0, or empty")
-        require(self.patience >= 0, "patience", self.patience, "0 or above")
+        for name in ("patience", "min_valid"):
+            require(getattr(self, name) >= 0, name, getattr(self, name), "0 or above")
 
     def dropout(self, epoch: int) -> tuple[float, float]:
         """Return the shares of inputs and of hidden units left out in an epoch, counted from 0."""
@@ -148,28 +156,45 @@ class Network:
         """Train all tasks at once; see `contract.Model.fit`."""
         known = Known.of(data, labels)
         if valid is not None:
+            check_pair(*valid)
             known.require(valid[0])
             if valid[1].task_names != known.tasks:
-                raise ConfigError(
-                    "Validation labels have other tasks than the training labels: take both of one table."
-                )
+                raise LabelError("Validation labels have other tasks than the training labels: take both of one table.")
         device = _device(self.settings)
         tasks = np.flatnonzero(known.fitted)
         net = Perceptron(len(known.features), len(tasks), self.settings)
         net.begin(known.share[tasks], seed)
         net.to(device)
+        self.state = State()
         if len(tasks):
-            pairs = [(data, labels)] + ([valid] if valid is not None and self.settings.patience else [])
-            rows = [Rows.of(d.X, lab.Y[:, tasks].tocsr(), device) for d, lab in pairs]
-            held = rows[1] if len(rows) > 1 and len(rows[1]) else None
+            held = self._held(valid, tasks)
+            rows = [Rows.of(d.X, lab.Y[:, tasks].tocsr(), device) for d, lab in [(data, labels), *held]]
             file = None if run is None else Path(run) / f"{self.name}.checkpoint.safetensors"
-            identity = "" if file is None else _identity(self.settings, seed, known, rows)
-            plan = self._plan(device, held is not None)
             with threads(cores(jobs)):
-                title = "network: epochs"
-                self.state = train(net, rows[0], held, plan, seed=seed, checkpoint=file, identity=identity, title=title)
+                self.state = train(
+                    net,
+                    *(rows if held else (rows[0], None)),
+                    self._plan(device, bool(held)),
+                    seed=seed,
+                    checkpoint=file,
+                    identity="" if file is None else _identity(self.settings, seed, known, rows),
+                    title="network: epochs",
+                )
         self.known, self.net, self.jobs = known, net, jobs
         return self
+
+    def _held(self, valid: tuple[Profiles, Labels] | None, tasks: NDArray[np.intp]) -> list[tuple[Profiles, Labels]]:
+        """Return the validation rows as a list, empty where there is to be no early stopping."""
+        if valid is None or not self.settings.patience:
+            return []
+        active = int((valid[1].Y[:, tasks].data > 0).sum())
+        if active < max(self.settings.min_valid, 1):
+            log.info(
+                "network: validation rows hold %d active entries, early stopping needs %d; training for %d epochs",
+                active, self.settings.min_valid, self.settings.epochs,
+            )  # fmt: skip
+            return []
+        return [valid]
 
     def _plan(self, device: torch.device, early: bool) -> Plan:
         s = self.settings

@@ -158,10 +158,9 @@ def _inputs(folder: Path, manifest: dict[str, Any]) -> list[dict[str, str]]:
     if (folder / "compounds.parquet").is_file():
         compounds, _ = read_table(folder / "compounds.parquet")
         add("Compounds", len(compounds), _structures(compounds))
-        for column in compounds.columns[compounds.columns.str.startswith("series")]:
-            similarity = column.removeprefix("series").removeprefix("_")
-            at = f" of at least {similarity}" if similarity else ""
-            add("Chemical series", compounds[column].nunique(), f"linked by an ECFP6 Tanimoto similarity{at}")
+        for column in compounds.columns[compounds.columns.str.startswith("series_")]:
+            at = column.removeprefix("series_")
+            add("Chemical series", compounds[column].nunique(), f"linked by an ECFP6 Tanimoto similarity of {at}")
         if "scaffold" in compounds:
             scaffolds = compounds["scaffold"].astype(str)
             add("Murcko scaffolds", scaffolds[scaffolds != ""].nunique(), f"{(scaffolds == '').sum():,} have no ring")
@@ -190,7 +189,10 @@ def _made(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     seconds = _seconds(manifest.get("steps") or {})
     shown = sorted(seconds.items(), key=lambda item: -item[1])
     steps = [{"step": name, "seconds": spent} for name, spent in shown[:STEPS_SHOWN]]
-    if rest := shown[STEPS_SHOWN:]:
+    rest = shown[STEPS_SHOWN:]
+    if len(rest) == 1:
+        steps.append({"step": rest[0][0], "seconds": rest[0][1]})
+    elif rest:
         steps.append({"step": f"{len(rest)} shorter steps", "seconds": sum(spent for _, spent in rest)})
     return {
         "config": config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",

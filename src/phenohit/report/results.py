@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from phenohit.report.tables import number, read_csv
 __all__ = ["LEVELS", "METRICS", "split_facts"]
 
 LEVELS = ("0.9", "0.8", "0.7")
+DETAIL = 180  # characters of a leak's offenders set into the page; leaks.csv has all
 # Columns of metrics.parquet that travel into the page, and the decimals they keep there.
 METRICS = {
     "auroc": 4,
@@ -50,7 +52,7 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``name, kind, folds, leaks, methods`` (list, best first within its kind), ``tasks`` (columns for
+        ``name, folder, kind, folds, leaks, methods`` (list, best first within its kind), ``tasks`` (columns for
         the page), ``lead`` (the method read out: best mean AUROC among images, else chemistry).
     """
     folds = _folds(folder / "folds.parquet")
@@ -61,6 +63,7 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
     return {
         "name": str(metrics["split"].iloc[0]) if len(metrics) and "split" in metrics else folder.name,
         "kind": folds["kind"],
+        "folder": quote(folder.name),
         "folds": folds,
         "leaks": leak_facts(folder / "leaks.csv"),
         "methods": methods,
@@ -78,7 +81,8 @@ def leak_facts(path: Path) -> list[dict[str, Any]]:
     -------
     list of dict
         ``check``, ``state`` ('pass', 'fail', 'information'), ``value`` (range over folds as text),
-        ``n``, ``failed`` (folds), ``folds`` (number), ``detail`` (of the first failed fold, else first).
+        ``n``, ``failed`` (folds), ``folds`` (number), ``detail`` (of the first failed fold, else first;
+        cut to `DETAIL` characters).
     """
     table = read_csv(path)
     rows = []
@@ -89,6 +93,7 @@ def leak_facts(path: Path) -> list[dict[str, Any]]:
         first = int(np.argmax(failed)) if failed.any() else 0
         detail = part["detail"].fillna("")
         shown = detail.iloc[first] or next((d for d in detail if d), "")
+        shown = shown if len(shown) <= DETAIL else shown[: DETAIL - 1].rstrip() + "…"
         rows.append(
             {
                 "check": check,

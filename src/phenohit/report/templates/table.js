@@ -131,8 +131,9 @@ function taskCell(row, width) {
   const button = element("button", { type: "button", "aria-expanded": "false" }, row.task);
   button.addEventListener("click", () => toggle(button, row, width));
   const parts = [];
-  if (row.assay && row.assay !== row.task) parts.push(`assay ${row.assay}`);
-  if (known(row.threshold)) parts.push(`active from ${row.threshold}`);
+  const named = row.assay && row.task.startsWith(row.assay); // then the task's name says it all
+  if (row.assay && !named) parts.push(`assay ${row.assay}`);
+  if (known(row.threshold) && !(named && row.task.includes(String(row.threshold)))) parts.push(`active from ${row.threshold}`);
   return element("th", { scope: "row" }, button, parts.length ? element("small", {}, parts.join(", ")) : null);
 }
 
