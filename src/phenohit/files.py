@@ -71,7 +71,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write a value as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

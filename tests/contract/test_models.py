@@ -290,8 +290,8 @@ def test_a_planted_signal_is_learned(name: str) -> None:
     score = make(name).fit(data.take(train), labels(data.take(train), dense[:240]), seed=0).predict(data.take(test))
     for task in range(3):
         measured = ~np.isnan(dense[240:, task])
-        # The noise allows about 0.98; random scores on 80 rows stay below 0.7.
-        assert auroc(dense[240:, task][measured], score.score[measured, task]) > 0.88
+        # Random scores on 80 rows have a standard deviation of 0.065 about 0.5.
+        assert auroc(dense[240:, task][measured], score.score[measured, task]) > 0.8
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

@@ -46,7 +46,7 @@ def test_both_ways_of_walking_agree(
 
 
 def test_joined_trees_keep_their_numbers(grown: tuple[RandomForestClassifier, Trees, np.ndarray]) -> None:
-    forest, trees, X = grown
+    forest, trees, _ = grown
     halves = Trees.join([Trees.of(forest.estimators_[:5]), Trees.of(forest.estimators_[5:])])
     for name, array in trees.arrays().items():
         np.testing.assert_array_equal(halves.arrays()[name], array)

@@ -242,5 +242,6 @@ def test_twelve_hundred_tasks(visit, run_folder, tmp_path):
         " document.body.offsetHeight; return performance.now() - start; }"
     )
     assert column(page, 1)[:3] == ["task 0", "task 1", "task 2"]  # numbers in names sort as numbers
-    assert spent < 5000  # 0.2 s on a free machine
+    print(f"sorting 1,222 rows: {spent:.0f} ms")
+    assert spent < 5000
     assert fits(page)
