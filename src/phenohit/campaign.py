@@ -12,6 +12,7 @@ import pandas as pd
 from phenohit.data.predictions import Predictions
 from phenohit.errors import ConfigError, nearest
 from phenohit.evaluate.crossval import fit_all, predict
+from phenohit.evaluate.reading import READINGS, read_tasks
 from phenohit.files import read_table, write_table
 from phenohit.hits.build import build_hits
 from phenohit.runs import slug
@@ -27,7 +28,7 @@ def make_plan(study: Study) -> dict[str, Any]:
 
     The method is the one named in the settings, or the one on the main features with the best mean
     AUROC over the tasks. Tasks that are not named are those with the highest lower end of the AUROC
-    interval; they must beat 0.5 there.
+    interval among the tasks above chance; those that cell count or plate alone explains come last.
 
     Returns
     -------
@@ -41,8 +42,7 @@ def make_plan(study: Study) -> dict[str, Any]:
     for task in wanted.tasks:
         if task not in mine.index:
             raise ConfigError(f"hits.tasks: '{task}' is not a task of this run. {nearest(task, mine.index)}")
-    sure = mine[mine["auroc_low"] > 0.5].sort_values("auroc_low", ascending=False, kind="stable")
-    tasks = list(wanted.tasks) or sure.index[: wanted.best].tolist()
+    tasks = list(wanted.tasks) or _best_tasks(metrics, method.name)[: wanted.best]
     why = "named in the settings" if wanted.tasks else "highest lower end of the cross-validated AUROC interval"
     if not tasks:
         why = f"no task is predicted above chance by {method.name}; name `hits.tasks` to pick all the same"
@@ -61,6 +61,18 @@ def _choose_method(study: Study, metrics: pd.DataFrame) -> Method:
     main = [m for m in usable if m.input == ("profiles" if study.has_images else "ecfp")]
     mean = metrics.groupby("method")["auroc"].mean().fillna(-1.0)
     return max(main, key=lambda m: mean[m.name])
+
+
+def _best_tasks(metrics: pd.DataFrame, method: str) -> list[str]:
+    by_method = {name: table.reset_index(drop=True) for name, table in metrics.groupby("method")}
+    mine = by_method[method]
+    codes = read_tasks(mine, by_method.get("logistic-cell_count"), by_method.get("rate-plate"))
+    reading = np.array([READINGS[code]["name"] for code in codes])
+    chance = np.isin(reading, ["not above chance", "too few labels", "undefined"])
+    explained = np.char.startswith(reading, "explained")
+    low = mine["auroc_low"].fillna(mine["auroc"]).to_numpy()
+    order = np.lexsort((-low, explained))
+    return [mine["task"].iloc[i] for i in order if not chance[i]]
 
 
 def _metrics(study: Study) -> pd.DataFrame:

@@ -58,6 +58,7 @@ def run_study(config: Config, until: str = "report") -> Path:
     with open_run(config.out, name=config.name, seed=config.seed, simulated=config.simulated) as run:
         write_text(run.path("config.yaml"), yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
         study = Study(run, config)
+        run.manifest["splits"] = [split for split, _ in study.splits()]
         for name, step in STEPS.items():
             step(study)
             if name == until:

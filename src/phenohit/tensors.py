@@ -74,7 +74,16 @@ def read_tensors(
         with safe_open(path, framework="np") as handle:
             meta = json.loads((handle.metadata() or {}).get("phenohit", "{}"))
             arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (a handle is no dict)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, MemoryError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        MemoryError,
+        RecursionError,
+    ) as error:
         message = f"'{path}' cannot be read as safetensors ({error}). It may be truncated: copy or make it again."
         raise FileError(message) from error
     if not isinstance(meta, dict) or meta.get("kind") != kind:

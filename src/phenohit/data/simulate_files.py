@@ -109,7 +109,7 @@ def write_screen(
 
 def _yaml(folder: Path, settings: SimulateSettings) -> str:
     """Return the settings of a run over the files in `folder`, with paths as the caller gave the folder."""
-    n_hits = settings.n_hits or max(1, min(342, settings.n_compounds // 8))
+    n_hits = settings.n_hits or max(1, min(342, settings.n_compounds // 20))
     config = {
         "name": f"SIMULATED screen: {settings.n_compounds:,} compounds, seed {settings.seed}",
         "out": (folder / "run").as_posix(),

@@ -102,7 +102,7 @@ class SimulateSettings:
     repeats : float
         Share of the measured pairs that were measured a second time.
     n_hits : int
-        Compounds to pick in the settings file that is written; 0: an eighth of the library, 342 at most.
+        Compounds to pick in the settings file that is written; 0: a twentieth of the library, 342 at most.
     n_trees : int
         Trees of the random forest in the settings file that is written.
     seed : int

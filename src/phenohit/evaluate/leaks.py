@@ -87,7 +87,6 @@ def check(
         ("shared skeleton", skeletons, ""),
         ("shared series", series, "series"),
         ("shared scaffold", scaffolds, "scaffold"),
-        ("shared plate", folds.rows["plate"].to_numpy(dtype=object), "plate"),
     ]
     for name, values, _ in (*keys, ("fingerprints", fingerprints, "")):
         if values is not None and len(values) != len(folds.rows):
@@ -96,12 +95,17 @@ def check(
     coded = [(name, *_factorise(v), not word or word in kind) for name, v, word in keys if v is not None]
     found: list[dict[str, Any]] = []
     compounds = coded[0][1:3]
+    # A compound's row may lie on several plates, written "P1;P2": each counts.
+    plate = folds.rows["plate"].astype(str).str.split(";").explode()
+    plate_codes, plates = _factorise(plate.to_numpy(dtype=object))
     which = None if fingerprints is None else different(fingerprints)[1]
     for s, split in enumerate(track(folds.names, "leak check")):
         train, valid, test = (folds.rows_of(s, part) for part in (TRAIN, VALID, TEST))
         fitted = np.concatenate([train, valid])
         rows = [_empty_parts(len(train), len(valid), len(test))]
         rows += [_shared(name, codes, values, fitted, test, required) for name, codes, values, required in coded]
+        on = [np.flatnonzero(np.isin(plate.index, part)) for part in (fitted, test)]
+        rows.append(_shared("shared plate", plate_codes, plates, *on, "plate" in kind))
         rows.append(_shared("compound in train and validation", *compounds, train, valid, True))
         if fingerprints is not None and which is not None:
             bound, most = (similarity, "series" in kind), (n_sample, most_pairs, seed)

@@ -128,9 +128,9 @@ class Network:
     -----
     ReLU layers, one logistic output per task, cross-entropy averaged over the measured entries of a
     batch. Departures from the paper: output biases begin at the log odds of the training share, so
-    that rare actives need not be learned first; weights begin as in He et al. 2015 (the paper does
-    not say). Tasks without both classes have no output. On a processor the same seed gives the same
-    scores on the same machine; other machines and devices differ by rounding.
+    that rare actives need not be learned first, and output weights at 0; hidden weights as in He et
+    al. 2015 (the paper does not say). Tasks without both classes have no output. On a processor the
+    same seed gives the same scores on the same machine; other machines and devices differ by rounding.
     """
 
     name: ClassVar[str] = "network"
@@ -260,12 +260,11 @@ class Network:
         model.net = Perceptron(*sizes, model.settings)
         model.net.load_state_dict({name: torch.from_numpy(a) for name, a in found.items() if a is not None})
         model.net.to(_device(model.settings))
-        model.state = State(
-            best_epoch=int(meta.get("best_epoch", -1)),
-            done=True,
-            train_loss=list(meta.get("train_loss", [])),
-            valid_loss=list(meta.get("valid_loss", [])),
-        )
+        try:
+            losses = {name: [float(v) for v in meta[name]] for name in ("train_loss", "valid_loss")}
+            model.state = State(best_epoch=int(meta["best_epoch"]), done=True, **losses)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"'{path}' is damaged: its losses cannot be read. Fit the model again.") from error
         return model
 
 
@@ -290,11 +289,12 @@ class Perceptron(nn.Module):
 
     @torch.no_grad()
     def begin(self, share: NDArray[np.float32], seed: int) -> None:
-        """Draw first weights (He et al. 2015) and set output biases to the log odds of `share` (T,)."""
+        """Draw hidden weights (He et al. 2015); outputs begin as the log odds of `share` (T,) for every row."""
         last = len(self.weights) - 1
         for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            gain = 1.0 if depth == last else 2.0  # ReLU halves the variance that a layer passes on
-            deviation = (gain / max(weight.shape[1], 1)) ** 0.5
+            # ReLU halves the variance that a layer passes on. Output weights of 0: what is random in
+            # the first layers has no say before a task has shown a use for it.
+            deviation = (2 / max(weight.shape[1], 1)) ** 0.5 if depth < last else 0.0
             weight.normal_(0.0, deviation, generator=generator("cpu", seed, -1, depth))
             bias.zero_()
         self.biases[last].copy_(torch.logit(torch.from_numpy(share)))

@@ -171,19 +171,22 @@ class Prepare:
         """
         form = {"kept": ("int64", 1), "median": ("float64", 1), "mean": ("float64", 1), "sd": ("float64", 1)}
         arrays, meta = read_tensors(path, "prepare", form)
-        features, kept = meta.get("features"), arrays["kept"]
+        features, kept, clip = meta.get("features"), arrays["kept"], meta.get("clip")
         numbers = [arrays[name] for name in ("median", "mean", "sd")]
         fine = (
             isinstance(features, list)
             and all(len(a) == len(kept) and np.isfinite(a).all() for a in numbers)
             and (arrays["sd"] > 0).all()
             and (len(kept) == 0 or (kept[0] >= 0 and kept[-1] < len(features) and (np.diff(kept) > 0).all()))
-            and isinstance(meta.get("dropped"), dict)
+            and (clip is None or (isinstance(clip, float | int) and clip > 0))
         )
-        if not fine:
-            raise FileError(f"'{path}' is damaged: its columns do not fit its features. Fit it again.")
-        table = pd.DataFrame(meta["dropped"], columns=nothing_dropped().columns, dtype=str)
-        return cls(features, kept, *numbers, bool(meta["scale"]), meta["clip"], str(meta["scope"]), table)
+        try:
+            if not fine:
+                raise ValueError("its columns do not fit its features")
+            table = pd.DataFrame(meta["dropped"], columns=nothing_dropped().columns, dtype=str)
+            return cls(features, kept, *numbers, bool(meta["scale"]), clip, str(meta["scope"]), table)
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"'{path}' is damaged ({error}). Fit it again.") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from phenohit import __version__
+from phenohit.evaluate.reading import READINGS
 from phenohit.files import write_text
 from phenohit.report.facts import collect
 from phenohit.report.picks import DRAWN
 from phenohit.report.plots import fold_bar, interval_bar, plotly_code, share_bar
-from phenohit.report.reading import READINGS
 from phenohit.report.results import LEVELS
 from phenohit.report.tables import number
 

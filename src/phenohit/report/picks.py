@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pandas as pd
 
 from phenohit.chem.draw import draw
+from phenohit.evaluate.reading import READINGS
 from phenohit.files import read_json, read_table
-from phenohit.report.reading import READINGS
 from phenohit.report.tables import number
 
 __all__ = ["DRAWN", "hits_facts"]
@@ -48,7 +48,7 @@ def hits_facts(folder: Path, split: dict[str, Any] | None) -> list[dict[str, Any
         table, _ = read_table(path)
         summary = read_json(path.with_name("summary.json")) if path.with_name("summary.json").is_file() else {}
         task = str(summary.get("task") or (table["task"].iloc[0] if len(table) else path.parent.name))
-        picked = table[table["picked"].astype(bool)].sort_values("pick_order")
+        picked = table[table["picked"].astype(bool)].sort_values("rank")
         cards = _cards(picked.head(DRAWN))
         method = str(summary.get("method") or plan.get("method") or "")
         found.append(

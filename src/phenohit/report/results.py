@@ -10,10 +10,10 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
+from phenohit.evaluate.reading import read_tasks
 from phenohit.evaluate.splits import TEST, TRAIN, UNUSED, VALID, Folds
 from phenohit.files import read_json, read_table
 from phenohit.report.methods import kind_of, label_of
-from phenohit.report.reading import read_tasks
 from phenohit.report.tables import number, read_csv
 
 __all__ = ["LEVELS", "METRICS", "split_facts"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from phenohit.report.reading import PREDICTABLE, READINGS
+from phenohit.evaluate.reading import PREDICTABLE, READINGS
 from phenohit.report.results import LEVELS
 
 __all__ = ["verdict"]

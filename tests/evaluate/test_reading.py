@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phenohit.report.reading import READINGS, read_tasks
+from phenohit.evaluate.reading import READINGS, read_tasks
 
 NAN = np.nan
 
