@@ -123,7 +123,7 @@ def pick(study: Study, plan: dict[str, Any], task: str, folder: Path) -> dict[st
         study.labels,
         study.compounds,
         study.fingerprints,
-        wells if (wells["plate"].astype(str) != "").any() else None,
+        wells if wells["plate"].astype(bool).to_numpy().any() else None,
         row,
         study.config.hits,
         seed=study.config.seed,

@@ -41,7 +41,7 @@ def make_folds(split: SplitConfig, data: Profiles, compounds: pd.DataFrame, labe
     else:
         folds = holdout(groups, fractions=split.fractions, repeats=split.repeats, **common)
     if split.plate_folds > 1:
-        if not (rows["plate"] != "").all():
+        if not rows["plate"].astype(bool).to_numpy().all():
             raise ColumnError("Leaving plates out needs a plate for every well. Map `profiles.columns: {plate: ...}`.")
         folds = leave_plates_out(folds, rows["plate"].to_numpy(object), split.plate_folds, labels=labels, seed=seed)
     return folds
