@@ -81,8 +81,6 @@ def fit_all(
     """
     valid = folds.rows_of(0, VALID)
     train = np.setdiff1d(np.arange(len(data)), valid)
-    if not getattr(find_model(model), "needs_valid", False):
-        train, valid = np.arange(len(data)), valid[:0]
     return _fit(model, settings, data, labels, train, valid, clip, (seed, len(folds.names)), jobs, folder)
 
 
@@ -98,19 +96,16 @@ def _fit(
     jobs: int,
     folder: Path | None,
 ) -> tuple[Any, Prepare]:
-    kind = find_model(model)
+    learner = find_model(model)(**settings)
+    if not learner.uses_valid:  # rows set apart for early stopping are training rows like any other
+        train, valid = np.union1d(train, valid), valid[:0]
     # Rows without any label teach a supervised model nothing; they must not shape its scaling either.
     train = train[np.diff(labels.Y.indptr)[train] > 0]
     seen = data.take(train)
-    needs = kind.needs_scaling
-    prepare = Prepare.fit(seen, prune=needs, scale=needs, clip=clip)
-    held = None
-    if len(valid) and getattr(kind, "needs_valid", False):
-        held = (prepare.apply(data.take(valid)), labels.take(valid))
+    prepare = Prepare.fit(seen, prune=learner.needs_scaling, scale=learner.needs_scaling, clip=clip)
+    held = (prepare.apply(data.take(valid)), labels.take(valid)) if len(valid) else None
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    fitted = kind(**settings).fit(
-        prepare.apply(seen), labels.take(train), valid=held, seed=number, run=folder, jobs=jobs
-    )
+    fitted = learner.fit(prepare.apply(seen), labels.take(train), valid=held, seed=number, run=folder, jobs=jobs)
     return fitted, prepare
 
 

@@ -54,6 +54,8 @@ class Model(Protocol):
         Its key in ``MODELS``.
     needs_scaling : bool
         Whether features should be standardised first (`phenohit.profiles.prepare`).
+    uses_valid : bool
+        Whether these settings stop early; if not, rows set apart for that are better trained on.
     settings : dataclass
         Its settings, each described in the docstring of their class.
     """
@@ -61,6 +63,9 @@ class Model(Protocol):
     name: ClassVar[str]
     needs_scaling: ClassVar[bool]
     settings: Any
+
+    @property
+    def uses_valid(self) -> bool: ...  # noqa: D102
 
     def fit(
         self,

@@ -77,6 +77,7 @@ class Forest:
 
     name: ClassVar[str] = "forest"
     needs_scaling: ClassVar[bool] = False
+    uses_valid = False
 
     def __init__(self, **settings: Any) -> None:
         self.settings = read_settings(ForestSettings, settings, self.name)

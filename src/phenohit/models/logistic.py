@@ -11,6 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
@@ -69,6 +70,7 @@ class Logistic:
 
     name: ClassVar[str] = "logistic"
     needs_scaling: ClassVar[bool] = True
+    uses_valid = False
 
     def __init__(self, **settings: Any) -> None:
         self.settings = read_settings(LogisticSettings, settings, self.name)
@@ -96,8 +98,9 @@ class Logistic:
         calls = (delayed(_minimum)(X, *_column(Y, task), self.settings.C) for task in tasks)
         pool = Parallel(n_jobs=cores(jobs) if work > _WORTH_WORKERS else 1, return_as="generator", max_nbytes="1M")
         weights = np.zeros((X.shape[1] + 1, len(known.tasks)))
-        for task, column in zip(tasks, track(pool(calls), "logistic: assays", len(tasks)), strict=True):
-            weights[:, task] = column
+        with threadpool_limits(1):  # the systems are small: more threads would wait for each other
+            for task, column in zip(tasks, track(pool(calls), "logistic: assays", len(tasks)), strict=True):
+                weights[:, task] = column
         self.weights, self.known = weights, known
         return self
 

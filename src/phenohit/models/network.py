@@ -143,6 +143,11 @@ class Network:
         self.state = State()
         self.jobs = 1
 
+    @property
+    def uses_valid(self) -> bool:
+        """Whether training stops early."""
+        return self.settings.patience > 0
+
     def fit(
         self,
         data: Profiles,

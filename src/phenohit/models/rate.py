@@ -68,6 +68,7 @@ class Rate:
 
     name: ClassVar[str] = "rate"
     needs_scaling: ClassVar[bool] = False
+    uses_valid = False
 
     def __init__(self, **settings: Any) -> None:
         self.settings = read_settings(RateSettings, settings, self.name)
