@@ -87,6 +87,12 @@ def test_truncated_file_is_named(tmp_path):
         Profiles.load(path)
 
 
+def test_taking_nothing_gives_nothing():
+    profiles = Profiles(np.ones((2, 1), np.float32), pd.DataFrame({"Metadata_compound": ["a", "b"]}), ["x"])
+    assert len(profiles.take([])) == 0
+    assert profiles.take(np.array([], dtype=int)).X.shape == (0, 1)
+
+
 def test_a_table_from_elsewhere_is_not_taken_for_ours(tmp_path):
     pd.DataFrame({"Cells_A": [1.0]}).to_parquet(tmp_path / "t.parquet")
     with pytest.raises(FileError, match="read_profiles"):

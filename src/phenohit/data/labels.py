@@ -93,13 +93,13 @@ class Labels:
     def take(self, rows: Any) -> Labels:
         """Return the given compounds (positions or a boolean mask), in that order."""
         rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
         return replace(self, Y=self.Y[rows], compounds=self.compounds.iloc[rows])
 
     def take_tasks(self, tasks: Any) -> Labels:
         """Return the given tasks (positions or a boolean mask), in that order."""
         tasks = np.asarray(tasks)
-        tasks = np.flatnonzero(tasks) if tasks.dtype == bool else tasks
+        tasks = np.flatnonzero(tasks) if tasks.dtype == bool else tasks.astype(np.intp)
         return replace(self, Y=self.Y[:, tasks].tocsr(), tasks=self.tasks.iloc[tasks])
 
     def to_rows(self, compounds: NDArray[np.object_]) -> Labels:

@@ -71,7 +71,7 @@ class Predictions:
     def take(self, rows: Any) -> Predictions:
         """Return the given rows (positions or a boolean mask), in that order."""
         rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
         return replace(
             self,
             score=self.score[rows],

@@ -95,7 +95,7 @@ class Profiles:
     def take(self, rows: Any) -> Profiles:
         """Return the given rows (positions or a boolean mask), in that order."""
         rows = np.asarray(rows)
-        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
         return replace(self, X=self.X[rows], rows=self.rows.iloc[rows])
 
     def with_features(self, X: NDArray[np.float32], features: Sequence[str], step: str) -> Profiles:

@@ -42,10 +42,13 @@ class Layout:
 
     Parameters
     ----------
-    wells : 96, 384 or 1536.
-    control_columns : columns kept free for controls; None: the first and the last. On a 384-well
-        plate this leaves columns 2 to 23, 16 x 22 = 352 wells, so that 342 picks fit on one plate.
-    barcode : name of the plates, with the place for their number.
+    wells : int
+        96, 384 or 1536.
+    control_columns : tuple[int, ...] | None
+        Columns kept free for controls; None: the first and the last. On a 384-well plate this leaves columns 2
+        to 23, 16 x 22 = 352 wells, so that 342 picks fit on one plate.
+    barcode : str
+        Name of the plates, with the place for their number.
     """
 
     wells: int = 384

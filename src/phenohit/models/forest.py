@@ -41,11 +41,16 @@ class ForestSettings:
 
     Parameters
     ----------
-    n_trees : trees per task; 250 in Simm 2018, Table S2.
-    criterion : impurity that splits reduce: gini or entropy.
-    max_features : features considered at a split, as a multiple of sqrt(F); 1, 2 or 3 in Table S2.
-    min_samples_leaf : rows a leaf needs; above 1, scores are smoother and trees smaller.
-    class_weight : balanced weighs both classes alike in every task; empty: every row counts 1.
+    n_trees : int
+        Trees per task; 250 in Simm 2018, Table S2.
+    criterion : {"gini", "entropy"}
+        Impurity that splits reduce: gini or entropy.
+    max_features : float
+        Features considered at a split, as a multiple of sqrt(F); 1, 2 or 3 in Table S2.
+    min_samples_leaf : int
+        Rows a leaf needs; above 1, scores are smoother and trees smaller.
+    class_weight : {"balanced"} | None
+        Balanced weighs both classes alike in every task; empty: every row counts 1.
     """
 
     n_trees: int = 250

@@ -43,9 +43,10 @@ class LogisticSettings:
 
     Parameters
     ----------
-    C : inverse strength of the penalty: the sum of log losses times C, plus half the squared
-        length of the coefficients, is minimised. The intercept is not penalised. The default suits
-        standardised features, also hundreds of them; with one or two it hardly matters.
+    C : float
+        Inverse strength of the penalty: the sum of log losses times C, plus half the squared length of the
+        coefficients, is minimised. The intercept is not penalised. The default suits standardised features,
+        also hundreds of them; with one or two it hardly matters.
     """
 
     C: float = 0.1

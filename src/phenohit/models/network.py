@@ -38,6 +38,7 @@ from phenohit.tensors import read_tensors, write_tensors
 __all__ = ["Network", "NetworkSettings"]
 
 _ROWS = 8192  # rows scored at a time
+_WORK_PER_THREAD = 2e9  # operations per step above which more threads are used
 _SCHEDULE = 0.005  # dropout added per epoch (Simm 2018, Online Methods)
 log = logging.getLogger("phenohit")
 
@@ -48,29 +49,44 @@ class NetworkSettings:
 
     Parameters
     ----------
-    preset : simm2018 stands for the best settings of Simm 2018 (3 x 2,048 units, plain gradient
-        descent at 0.05 for 63 epochs, dropout 0.1 and 0.5 by schedule); settings given beside it
-        win. The defaults are smaller, for screens of a few hundred to a few thousand compounds.
-    layers : hidden layers.
-    units : units of each; 1,024, 2,048 or 4,096 in Simm 2018, Table S1.
-    dropout_input, dropout_hidden : shares of features and of hidden units left out at random while
-        training.
-    dropout_schedule : dropout rises from 0 by 0.005 per epoch until it reaches those shares. Off by
-        default: small screens overfit in the first epochs, while it is still low.
-    learning_rate : of stochastic gradient descent; 0.01, 0.05 or 0.1 in Table S1.
-    momentum : 0 is the plain descent of Simm 2018. With 0.9, steps are about ten times as long.
-    weight_decay : L2 penalty on weights, not on biases.
-    clip : longest gradient (L2 norm over all parameters) that is followed; empty: any.
-    batch : rows per step. The paper does not say; small screens need several steps per epoch, large
-        ones on cuda are faster with 512 and more.
-    epochs : epochs without early stopping; 63 in Simm 2018.
-    patience : with validation rows, training stops after this many epochs without a lower loss on
-        them, and the best epoch counts. 0: no early stopping.
-    min_valid : active entries that validation rows need for early stopping; with fewer their loss is
-        mostly noise, and training goes on for `epochs`.
-    max_epochs : epochs at most with early stopping.
-    device : auto is cuda where there is one.
-    dtype : bfloat16 halves time on cuda; on the processor it is float32 all the same.
+    preset : {"", "simm2018"}
+        `simm2018` stands for the best settings of Simm 2018 (3 x 2,048 units, plain gradient descent at 0.05 for
+        63 epochs, dropout 0.1 and 0.5 by schedule); settings given beside it win. The defaults are smaller, for
+        screens of a few hundred to a few thousand compounds.
+    layers : {1, 2, 3}
+        Hidden layers.
+    units : int
+        Units of each; 1,024, 2,048 or 4,096 in Simm 2018, Table S1.
+    dropout_input, dropout_hidden : float
+        Shares of features and of hidden units left out at random while training.
+    dropout_schedule : bool
+        Dropout rises from 0 by 0.005 per epoch until it reaches those shares. Off by default: small screens
+        overfit in the first epochs, while it is still low.
+    learning_rate : float
+        Of stochastic gradient descent; 0.01, 0.05 or 0.1 in Table S1.
+    momentum : float
+        0 is the plain descent of Simm 2018. With 0.9, steps are about ten times as long.
+    weight_decay : float
+        L2 penalty on weights, not on biases.
+    clip : float | None
+        Longest gradient (L2 norm over all parameters) that is followed; empty: any.
+    batch : int
+        Rows per step. The paper does not say; small screens need several steps per epoch, large ones on cuda
+        are faster with 512 and more.
+    epochs : int
+        Epochs without early stopping; 63 in Simm 2018.
+    patience : int
+        With validation rows, training stops after this many epochs without a lower loss on them, and the best
+        epoch counts. 0: no early stopping.
+    min_valid : int
+        Active entries that validation rows need for early stopping; with fewer their loss is mostly noise, and
+        training goes on for `epochs`.
+    max_epochs : int
+        Epochs at most with early stopping.
+    device : {"auto", "cpu", "cuda"}
+        Auto is cuda where there is one.
+    dtype : {"float32", "bfloat16"}
+        Bfloat16 halves time on cuda; on the processor it is float32 all the same.
     """
 
     preset: Literal["", "simm2018"] = ""
@@ -175,7 +191,9 @@ class Network:
             held = self._held(valid, tasks)
             rows = [Rows.of(d.X, lab.Y[:, tasks].tocsr(), device) for d, lab in [(data, labels), *held]]
             file = None if run is None else Path(run) / f"{self.name}.checkpoint.safetensors"
-            with threads(cores(jobs)):
+            # Small steps gain nothing from a second thread and lose much where the cores are shared.
+            work = 6 * self.settings.batch * sum(p.numel() for p in net.parameters())  # operations per step
+            with threads(cores(jobs) if work > _WORK_PER_THREAD else 1):
                 self.state = train(
                     net,
                     *(rows if held else (rows[0], None)),

@@ -37,11 +37,13 @@ class RateSettings:
 
     Parameters
     ----------
-    by : all gives every row the active share of the task; plate gives it the share on its plates.
-        For plate, the features are one column per plate: 1 where the row is of that plate, or the
-        fraction of its wells that are.
-    smoothing : how many rows of average plates are added to every plate, so that a plate with few
-        measurements stays near the share of the task.
+    by : {"all", "plate"}
+        All gives every row the active share of the task; plate gives it the share on its plates. For plate, the
+        features are one column per plate: 1 where the row is of that plate, or the fraction of its wells that
+        are.
+    smoothing : float
+        How many rows of average plates are added to every plate, so that a plate with few measurements stays
+        near the share of the task.
     """
 
     by: Literal["all", "plate"] = "all"
