@@ -92,7 +92,7 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
         data,
         labels,
         study.folds(study.splits()[0][0], data),
-        clip=study.clip(plan["input"]),
+        **study.preparing(plan["input"]),
         seed=study.config.seed,
         jobs=study.jobs,
         folder=folder / "checkpoint",

@@ -275,7 +275,7 @@ def step_fit(study: Study) -> None:
             study.run.step(
                 step,
                 partial(_fit, study, method, data, labels, folds, number, folder),
-                settings=[method, study.config.seed, study.clip(method.input)],
+                settings=[method, study.config.seed, study.preparing(method.input)],
                 after=(f"split/{split}",),
                 outputs=[parts[step]],
             )
@@ -288,7 +288,7 @@ def _fit(study: Study, method: Method, data: Profiles, labels: Labels, folds: Fo
     checkpoint = study.folder(f"{folder}/checkpoint")
     scored = fit_split(
         method.model, method.settings, data, labels, folds, number,
-        clip=study.clip(method.input), seed=study.config.seed, jobs=study.jobs, folder=checkpoint,
+        **study.preparing(method.input), seed=study.config.seed, jobs=study.jobs, folder=checkpoint,
     )  # fmt: skip
     scored.save(study.run.path(folder, "predictions.parquet"))
     shutil.rmtree(checkpoint)  # it served to resume; the scores are what is kept

@@ -123,9 +123,10 @@ class Study:
         assert table is not None  # `methods` names an input only where it exists
         return table
 
-    def clip(self, source: str) -> float | None:
-        """Return where features are clipped: only image features are."""
-        return self.config.profiles.clip if source == "profiles" else None
+    def preparing(self, source: str) -> dict[str, Any]:
+        """Return how an input is prepared: image features are clipped, bits and plates not scaled."""
+        clip = self.config.profiles.clip if source == "profiles" else None
+        return {"scale": source in ("profiles", "cell_count"), "clip": clip}
 
 
 def split_name(split: SplitConfig) -> str:

@@ -28,6 +28,7 @@ def fit_split(
     folds: Folds,
     split: int,
     *,
+    scale: bool = True,
     clip: float | None = None,
     seed: int = 0,
     jobs: int = 1,
@@ -45,6 +46,9 @@ def fit_split(
     folds : Folds over those rows
     split : int
         Column of ``folds.part``.
+    scale : bool
+        Prune and standardise features, on the training rows, for models that need it. False for
+        fingerprint bits: standardised, a rare bit outweighs all others.
     clip : float, optional
         Features beyond +-`clip` are set to it before scaling.
     folder : Path, optional
@@ -56,7 +60,7 @@ def fit_split(
         CSR scores of the measured entries, rows = test rows, `fold` = the split's fold number.
     """
     train, valid, test = (folds.rows_of(split, part) for part in (TRAIN, VALID, TEST))
-    fitted, prepare = _fit(model, settings, data, labels, train, valid, clip, (seed, split), jobs, folder)
+    fitted, prepare = _fit(model, settings, data, labels, train, valid, scale, clip, (seed, split), jobs, folder)
     scored = predict(fitted, prepare, data, test, labels)
     fold = np.full(len(test), folds.fold[split], dtype=np.int32)
     return Predictions(scored.score, scored.compounds, scored.tasks, scored.model, scored.spread, fold, scored.kind)
@@ -69,6 +73,7 @@ def fit_all(
     labels: Labels,
     folds: Folds,
     *,
+    scale: bool = True,
     clip: float | None = None,
     seed: int = 0,
     jobs: int = 1,
@@ -81,7 +86,7 @@ def fit_all(
     """
     valid = folds.rows_of(0, VALID)
     train = np.setdiff1d(np.arange(len(data)), valid)
-    return _fit(model, settings, data, labels, train, valid, clip, (seed, len(folds.names)), jobs, folder)
+    return _fit(model, settings, data, labels, train, valid, scale, clip, (seed, len(folds.names)), jobs, folder)
 
 
 def _fit(
@@ -91,6 +96,7 @@ def _fit(
     labels: Labels,
     train: np.ndarray,
     valid: np.ndarray,
+    scale: bool,
     clip: float | None,
     seed: tuple[int, int],
     jobs: int,
@@ -102,7 +108,8 @@ def _fit(
     # Rows without any label teach a supervised model nothing; they must not shape its scaling either.
     train = train[np.diff(labels.Y.indptr)[train] > 0]
     seen = data.take(train)
-    prepare = Prepare.fit(seen, prune=learner.needs_scaling, scale=learner.needs_scaling, clip=clip)
+    scale = scale and learner.needs_scaling
+    prepare = Prepare.fit(seen, prune=scale, scale=scale, clip=clip)
     held = (prepare.apply(data.take(valid)), labels.take(valid)) if len(valid) else None
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     fitted = learner.fit(prepare.apply(seen), labels.take(train), valid=held, seed=number, run=folder, jobs=jobs)
