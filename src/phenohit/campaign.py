@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.errors import ConfigError, nearest
 from phenohit.evaluate.crossval import fit_all, predict
@@ -42,10 +43,13 @@ def make_plan(study: Study) -> dict[str, Any]:
     for task in wanted.tasks:
         if task not in mine.index:
             raise ConfigError(f"hits.tasks: '{task}' is not a task of this run. {nearest(task, mine.index)}")
-    tasks = list(wanted.tasks) or _best_tasks(metrics, method.name)[: wanted.best]
+    tasks = list(wanted.tasks) or _best_tasks(metrics, method.name, study.labels)[: wanted.best]
     why = "named in the settings" if wanted.tasks else "highest lower end of the cross-validated AUROC interval"
     if not tasks:
-        why = f"no task is predicted above chance by {method.name}; name `hits.tasks` to pick all the same"
+        why = (
+            f"no task that {method.name} predicts above chance has imaged compounds left to measure; "
+            "name `hits.tasks` to pick all the same"
+        )
         log.warning("No hits are picked: %s", why)
     return {**method._asdict(), "method": method.name, "tasks": tasks, "why": why}
 
@@ -63,16 +67,26 @@ def _choose_method(study: Study, metrics: pd.DataFrame) -> Method:
     return max(main, key=lambda m: mean[m.name])
 
 
-def _best_tasks(metrics: pd.DataFrame, method: str) -> list[str]:
+def _best_tasks(metrics: pd.DataFrame, method: str, labels: Labels) -> list[str]:
     by_method = {name: table.reset_index(drop=True) for name, table in metrics.groupby("method")}
     mine = by_method[method]
     codes = read_tasks(mine, by_method.get("logistic-cell_count"), by_method.get("rate-plate"))
     reading = np.array([READINGS[code]["name"] for code in codes])
     chance = np.isin(reading, ["not above chance", "too few labels", "undefined"])
     explained = np.char.startswith(reading, "explained")
+    left = mine["assay"].map(_unmeasured(labels)).to_numpy()
     low = mine["auroc_low"].fillna(mine["auroc"]).to_numpy()
     order = np.lexsort((-low, explained))
-    return [mine["task"].iloc[i] for i in order if not chance[i]]
+    return [mine["task"].iloc[i] for i in order if not chance[i] and left[i]]
+
+
+def _unmeasured(labels: Labels) -> dict[str, int]:
+    """Count the compounds that have no measurement in any task of an assay."""
+    assay = labels.tasks["assay"].astype(str)
+    return {
+        name: int((labels.take_tasks(tasks).Y.getnnz(axis=1) == 0).sum())
+        for name, tasks in assay.groupby(assay).indices.items()
+    }
 
 
 def _metrics(study: Study) -> pd.DataFrame:
