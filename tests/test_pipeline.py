@@ -15,6 +15,7 @@ import pytest
 
 from phenohit.cli import main
 from phenohit.data import Labels, Predictions
+from phenohit.evaluate.splits import TEST, Folds
 from phenohit.files import read_json, read_table
 
 pytestmark = pytest.mark.xdist_group("pipeline")
@@ -70,13 +71,13 @@ def test_no_leak_check_fails_and_series_stay_whole(finished):
     leaks = pd.read_csv(finished / "splits" / "series" / "leaks.csv")
     assert not leaks["passed"].eq(False).any()
     compounds, _ = read_table(finished / "compounds.parquet")
-    folds, _ = read_table(finished / "splits" / "series" / "folds.parquet")
-    series = compounds.set_index("compound")["series"]
-    scored = Predictions.load(finished / "splits" / "series" / "predictions" / "forest-profiles.parquet")
-    assert scored.fold is not None
-    table = pd.DataFrame({"series": series.loc[scored.compounds].to_numpy(), "fold": scored.fold})
+    folds = Folds.load(finished / "splits" / "series" / "folds.parquet")
+    assert len(folds.rows) == len(compounds)
+    assert ((folds.part == TEST).sum(axis=1) == 1).all()
+    series = compounds.set_index("compound")["series"].loc[folds.rows["compound"]].to_numpy()
+    table = pd.DataFrame({"series": series, "fold": (folds.part == TEST).argmax(axis=1)})
     assert table.groupby("series")["fold"].nunique().max() == 1
-    assert len(folds) == len(compounds)
+    assert table["series"].nunique() < len(table)
 
 
 def test_no_test_compound_has_a_training_neighbour_by_brute_force(finished):
@@ -86,10 +87,9 @@ def test_no_test_compound_has_a_training_neighbour_by_brute_force(finished):
     compounds, _ = read_table(finished / "compounds.parquet")
     make = rdFingerprintGenerator.GetMorganGenerator(radius=3, fpSize=2048)
     prints = [make.GetFingerprint(Chem.MolFromSmiles(s)) for s in compounds["smiles"]]
-    scored = Predictions.load(finished / "splits" / "series" / "predictions" / "rate-base.parquet")
-    assert scored.fold is not None
-    fold = pd.Series(scored.fold, index=scored.compounds).groupby(level=0).first()
-    of = fold.loc[compounds["compound"]].to_numpy()
+    folds = Folds.load(finished / "splits" / "series" / "folds.parquet")
+    assert folds.rows["compound"].tolist() == compounds["compound"].tolist()
+    of = (folds.part == TEST).argmax(axis=1)
     largest = 0.0
     for i, mine in enumerate(prints):
         others = [p for p, f in zip(prints, of, strict=True) if f != of[i]]

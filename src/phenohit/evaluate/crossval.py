@@ -57,10 +57,11 @@ def fit_split(
     Returns
     -------
     Predictions
-        CSR scores of the measured entries, rows = test rows, `fold` = the split's fold number.
+        CSR scores of the measured entries, rows = test rows with any, `fold` = the split's fold number.
     """
     train, valid, test = (folds.rows_of(split, part) for part in (TRAIN, VALID, TEST))
     fitted, prepare = _fit(model, settings, data, labels, train, valid, scale, clip, (seed, split), jobs, folder)
+    test = test[np.diff(labels.Y.indptr)[test] > 0]  # only measured entries can be compared
     scored = predict(fitted, prepare, data, test, labels)
     fold = np.full(len(test), folds.fold[split], dtype=np.int32)
     return Predictions(scored.score, scored.compounds, scored.tasks, scored.model, scored.spread, fold, scored.kind)
