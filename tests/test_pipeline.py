@@ -122,7 +122,7 @@ def test_hits_are_unmeasured_unique_and_free_of_pains(finished):
 
 def test_running_again_does_nothing_and_changes_nothing(finished, screen, caplog):
     before = (finished / "splits" / "series" / "metrics.parquet").stat().st_mtime_ns
-    with caplog.at_level("INFO", "phenohit"):
+    with caplog.at_level("DEBUG", "phenohit"):
         assert main(["run", str(screen / "simulated.yaml"), "--out", str(finished), *FAST]) == 0
     assert "forest-profiles/0: already done" in caplog.text
     assert "done in" not in caplog.text
@@ -130,7 +130,7 @@ def test_running_again_does_nothing_and_changes_nothing(finished, screen, caplog
 
 
 def test_a_changed_setting_redoes_only_what_depends_on_it(finished, screen, caplog):
-    with caplog.at_level("INFO", "phenohit"):
+    with caplog.at_level("DEBUG", "phenohit"):
         flags = ["--evaluate.bootstrap", "101", "--evaluate.chance", "20"]
         assert main(["run", str(screen / "simulated.yaml"), "--out", str(finished), *flags]) == 0
     assert "evaluate/series: redone because of a change in settings" in caplog.text

@@ -47,7 +47,7 @@ def test_a_changed_step_is_redone_and_says_why(tmp_path, caplog, change):
         (tmp_path / "run" / "a.txt").write_text("hel")
     elif change == "stamp damaged":
         (tmp_path / "run" / "stamps" / "a.json").write_text("{")
-    with caplog.at_level("INFO", "phenohit"), _open(tmp_path / "run") as run:
+    with caplog.at_level("DEBUG", "phenohit"), _open(tmp_path / "run") as run:
         _step(
             run, log, settings=2 if change == "settings" else 1, inputs={"t.csv": "bb" if change == "input" else "aa"}
         )

@@ -43,6 +43,15 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
+class _Lines(logging.Handler):
+    """Plain lines on standard error that leave a progress bar below them whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command and return the exit code: 0 done, 2 the user can mend it, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -60,11 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"'{name}' is no command. {nearest(name, COMMANDS)} See: phenohit --help", file=sys.stderr)
         return 2
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = _Lines()
+    handler.setLevel(logging.INFO)
     log = logging.getLogger("phenohit")
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)  # the run folder's log.txt keeps everything
     try:
         module, function = COMMANDS[name][0].split(":")
         command = getattr(import_module(module), function)

@@ -6,6 +6,7 @@ the run folder, so that it gives the same answer whether the steps before it ran
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,16 +24,16 @@ from phenohit.data.dropped import dropped, nothing_dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
-from phenohit.errors import ConfigError
 from phenohit.evaluate.crossval import concatenate, fit_split
 from phenohit.evaluate.splits import Folds
 from phenohit.files import atomic, hash_file, read_table, write_json, write_table, write_text
-from phenohit.models import find_model
 from phenohit.progress import track
 from phenohit.runs import open_run, slug
-from phenohit.study import Method, Study, split_name
+from phenohit.study import Method, Study, check_config
 
 __all__ = ["STEPS", "run_study"]
+
+log = logging.getLogger("phenohit")
 
 
 def run_study(config: Config, until: str = "report") -> Path:
@@ -54,7 +55,7 @@ def run_study(config: Config, until: str = "report") -> Path:
     PhenoHitError
         For anything the user can mend.
     """
-    _check(config)
+    check_config(config)
     with open_run(config.out, name=config.name, seed=config.seed, simulated=config.simulated) as run:
         write_text(run.path("config.yaml"), yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
         study = Study(run, config)
@@ -64,6 +65,8 @@ def run_study(config: Config, until: str = "report") -> Path:
             if name == until:
                 break
         run.write_manifest()
+        if run.skipped:
+            log.info("%d of %d steps were already done and stand as they are", run.skipped, len(run.manifest["steps"]))
     return Path(config.out)
 
 
@@ -71,24 +74,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def _check(config: Config) -> None:
-    """Find what cannot work before any time is spent."""
-    for model, settings in config.models.items():
-        find_model(model)(**settings)
-    if not config.models:
-        raise ConfigError("No model is named. Set `models`, e.g. models: {forest: {}}. See: phenohit models")
-    if not config.activities:
-        raise ConfigError("No activities are named. Add at least one table under `activities`.")
-    if not config.profiles.path and not config.structures.path:
-        raise ConfigError("Neither `profiles.path` nor `structures.path` is set: there is nothing to learn from.")
-    for split in config.splits:
-        if split.plate_folds > 1 and config.profiles.unit != "well":
-            raise ConfigError(
-                f"Split '{split_name(split)}' leaves plates out, but `profiles.unit` is 'compound', "
-                "whose rows span plates. Set profiles.unit: well."
-            )
 
 
 # --- data: which compound is every well -------------------------------------------------------

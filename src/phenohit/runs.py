@@ -50,6 +50,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: dict[str, Any] = {"phenohit_run": 1, "steps": {}, "counts": {}}
+        self.skipped = 0  # steps that an earlier run had finished
         self._keys: dict[str, str] = {}
 
     def path(self, *parts: str) -> Path:
@@ -100,7 +101,8 @@ class Run:
         if why is None:
             stamp = read_json(stamp_path)
             self._note(name, stamp["seconds"], stamp["kept"])
-            log.info("%s: already done", name)
+            self.skipped += 1
+            log.debug("%s: already done", name)
             return False
         if why:
             log.info("%s: redone because %s", name, why)
@@ -115,7 +117,7 @@ class Run:
         write_json(stamp_path, {"parts": parts, "outputs": sizes, "seconds": seconds, "kept": kept})
         self._note(name, seconds, kept)
         self.write_manifest()
-        log.info("%s: done in %.1f s", name, seconds)
+        log.log(logging.INFO if seconds >= 1 else logging.DEBUG, "%s: done in %.1f s", name, seconds)
         return True
 
     def _why(self, stamp_path: Path, parts: dict[str, str], outputs: list[str]) -> str | None:

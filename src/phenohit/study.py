@@ -19,10 +19,11 @@ from phenohit.errors import ConfigError, some
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.splitting import compound_folds
 from phenohit.files import read_table
+from phenohit.models import find_model
 from phenohit.profiles import inputs
 from phenohit.runs import Run, slug
 
-__all__ = ["Method", "Study", "split_name"]
+__all__ = ["Method", "Study", "check_config", "split_name"]
 
 
 class Method(NamedTuple):
@@ -133,3 +134,27 @@ def split_name(split: SplitConfig) -> str:
     """Return the name of a split: its own, or one made from its settings."""
     name = split.kind if split.folds > 1 else f"{split.kind}-holdout"
     return split.name or (f"{name}-plates" if split.plate_folds > 1 else name)
+
+
+def check_config(config: Config) -> None:
+    """Find what cannot work before any time is spent.
+
+    Raises
+    ------
+    ConfigError
+        Naming the setting and what to do.
+    """
+    for model, settings in config.models.items():
+        find_model(model)(**settings)
+    if not config.models:
+        raise ConfigError("No model is named. Set `models`, e.g. models: {forest: {}}. See: phenohit models")
+    if not config.activities:
+        raise ConfigError("No activities are named. Add at least one table under `activities`.")
+    if not config.profiles.path and not config.structures.path:
+        raise ConfigError("Neither `profiles.path` nor `structures.path` is set: there is nothing to learn from.")
+    for split in config.splits:
+        if split.plate_folds > 1 and config.profiles.unit != "well":
+            raise ConfigError(
+                f"Split '{split_name(split)}' leaves plates out, but `profiles.unit` is 'compound', "
+                "whose rows span plates. Set profiles.unit: well."
+            )

@@ -136,7 +136,9 @@ def join(
     if not keep.any():
         raise LabelError(_no_task(joined.tasks, len(compounds)))
     for line in report.itertuples(index=False):
-        log.info("labels: %s: %d compounds by %s", line.source, line.n_label_compounds, line.match)
+        if line.n_label_compounds:
+            how = "not imaged" if line.match == "unmatched" else f"matched by {line.match}"
+            log.info("labels: %s: %d compounds %s", line.source, line.n_label_compounds, how)
     return joined.take_tasks(keep), report, pd.concat(lost, ignore_index=True)
 
 
