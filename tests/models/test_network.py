@@ -139,7 +139,7 @@ def test_early_stopping_restores_the_best_epoch() -> None:
 
 def test_few_validation_entries_stop_nothing(caplog: pytest.LogCaptureFixture) -> None:
     data, labels = screen(60)
-    with caplog.at_level(logging.INFO, logger="phenohit"):
+    with caplog.at_level(logging.DEBUG, logger="phenohit"):
         model = Network(units=8, epochs=4).fit(data, labels, valid=(data, labels))
     assert len(model.state.train_loss) == 4
     assert model.state.valid_loss == []
@@ -227,3 +227,17 @@ def test_cuda_agrees_with_the_processor(dtype: str) -> None:
     here = Network(**settings, device="cpu").fit(data, labels).predict(data).score
     there = Network(**settings, device="cuda", dtype=dtype).fit(data, labels).predict(data).score
     np.testing.assert_allclose(there, here, atol=1e-3 if dtype == "float32" else 0.1)
+
+
+def test_validation_rows_that_cannot_stop_it_are_trained_on():
+    data, labels = screen(60)
+    head, tail = np.arange(40), np.arange(40, 60)
+    settings = {"units": 16, "epochs": 3, "min_valid": 10_000}
+    held = (data.take(tail), labels.take(tail))
+    with_rest = Network(**settings).fit(data.take(head), labels.take(head), valid=held, seed=1)
+    alone = Network(**settings).fit(data.take(head), labels.take(head), seed=1)
+    whole = Network(**settings).fit(data, labels, seed=1)
+    # Against training on all rows only the output biases differ: they begin at the training share.
+    score = [m.predict(data).score for m in (with_rest, whole, alone)]
+    mine, all_rows, first_rows = (s - s.mean(axis=0) for s in score)
+    assert np.abs(mine - all_rows).max() < 0.3 * np.abs(mine - first_rows).max()

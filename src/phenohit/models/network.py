@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -79,8 +80,8 @@ class NetworkSettings:
         With validation rows, training stops after this many epochs without a lower loss on them, and the best
         epoch counts. 0: no early stopping.
     min_valid : int
-        Active entries that validation rows need for early stopping; with fewer their loss is mostly noise, and
-        training goes on for `epochs`.
+        Active entries that validation rows need for early stopping; with fewer their loss is mostly noise: they are
+        trained on instead, for `epochs`.
     max_epochs : int
         Epochs at most with early stopping.
     device : {"auto", "cpu", "cuda"}
@@ -188,8 +189,11 @@ class Network:
         net.to(device)
         self.state = State()
         if len(tasks):
-            held = self._held(valid, tasks)
-            rows = [Rows.of(d.X, lab.Y[:, tasks].tocsr(), device) for d, lab in [(data, labels), *held]]
+            pairs = [(data.X, labels.Y), *([] if valid is None else [(valid[0].X, valid[1].Y)])]
+            held = len(pairs) == 2 and self._can_stop(pairs[1][1], tasks)
+            if len(pairs) == 2 and not held and self.uses_valid:  # they serve better as training rows
+                pairs = [(np.vstack([X for X, _ in pairs]), sparse.vstack([Y for _, Y in pairs], format="csr"))]
+            rows = [Rows.of(X, Y[:, tasks].tocsr(), device) for X, Y in pairs[: 1 + held]]
             file = None if run is None else Path(run) / f"{self.name}.checkpoint.safetensors"
             # Small steps gain nothing from a second thread and lose much where the cores are shared.
             work = 6 * self.settings.batch * sum(p.numel() for p in net.parameters())  # operations per step
@@ -197,7 +201,7 @@ class Network:
                 self.state = train(
                     net,
                     *(rows if held else (rows[0], None)),
-                    self._plan(device, bool(held)),
+                    self._plan(device, held),
                     seed=seed,
                     checkpoint=file,
                     identity="" if file is None else _identity(self.settings, seed, known, rows),
@@ -206,18 +210,16 @@ class Network:
         self.known, self.net, self.jobs = known, net, jobs
         return self
 
-    def _held(self, valid: tuple[Profiles, Labels] | None, tasks: NDArray[np.intp]) -> list[tuple[Profiles, Labels]]:
-        """Return the validation rows as a list, empty where there is to be no early stopping."""
-        if valid is None or not self.settings.patience:
-            return []
-        active = int((valid[1].Y[:, tasks].data > 0).sum())
-        if active < max(self.settings.min_valid, 1):
-            log.info(
-                "network: validation rows hold %d active entries, early stopping needs %d; training for %d epochs",
+    def _can_stop(self, Y: sparse.csr_matrix, tasks: NDArray[np.intp]) -> bool:
+        """Whether validation labels say enough to stop early by."""
+        active = int((Y[:, tasks].data > 0).sum())
+        enough = active >= max(self.settings.min_valid, 1)
+        if self.uses_valid and not enough:
+            log.debug(
+                "network: validation rows hold %d actives, early stopping needs %d: they are trained on, for %d epochs",
                 active, self.settings.min_valid, self.settings.epochs,
             )  # fmt: skip
-            return []
-        return [valid]
+        return self.uses_valid and enough
 
     def _plan(self, device: torch.device, early: bool) -> Plan:
         s = self.settings
