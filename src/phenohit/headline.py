@@ -18,7 +18,7 @@ def headline(folder: Path) -> str:
         lines.append("SIMULATED data: these figures say nothing about a real screen.")
     steps = manifest["steps"]
     lines.append(
-        f"{steps['data']['compounds']:,} imaged compounds in {steps['chemistry']['series']:,} series; "
+        f"{steps['data']['compounds']:,} {'imaged ' if steps['data']['features'] else ''}compounds in {steps['chemistry']['series']:,} series; "
         f"{steps['labels']['labels']:,} labels in {steps['labels']['tasks']:,} tasks."
     )
     for path in sorted((folder / "splits").glob("*/summary.json")):
