@@ -17,9 +17,11 @@ def headline(folder: Path) -> str:
     if manifest["simulated"]:
         lines.append("SIMULATED data: these figures say nothing about a real screen.")
     steps = manifest["steps"]
+    data, chemistry, labels = (steps[name] for name in ("data", "chemistry", "labels"))
+    what = "imaged compounds" if data["features"] else "compounds"
     lines.append(
-        f"{steps['data']['compounds']:,} {'imaged ' if steps['data']['features'] else ''}compounds in {steps['chemistry']['series']:,} series; "
-        f"{steps['labels']['labels']:,} labels in {steps['labels']['tasks']:,} tasks."
+        f"{data['compounds']:,} {what} in {chemistry['series']:,} series; "
+        f"{labels['labels']:,} labels in {labels['tasks']:,} tasks."
     )
     for path in sorted((folder / "splits").glob("*/summary.json")):
         split = path.parent.name

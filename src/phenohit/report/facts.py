@@ -59,7 +59,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "started": str(manifest.get("started", ""))[:16].replace("T", " "),
         "inputs": inputs,
         "losses": losses(read_csv(folder / "dropped.csv")),
-        "match": records(read_csv(folder / "match.csv")),
+        "match": _match(read_csv(folder / "match.csv")),
         "splits": splits,
         "hits": hits,
         "made": _made(folder, manifest),
@@ -229,3 +229,13 @@ def _flat(counts: dict[str, Any], above: str = "") -> dict[str, str]:
         elif key != "seconds":
             rows[name] = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
     return rows
+
+
+def _match(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of the match table that matched something, with the file's name instead of its path."""
+    if not {"source", "match", "n_labels"} <= set(table.columns):
+        return records(table)
+    kept = table[(table["n_labels"].astype(float) > 0) | (table["match"] == "unmatched")]
+    source = kept["source"].astype(str).str.replace("\\", "/").str.rsplit("/", n=1).str[-1]
+    match = kept["match"].replace({"unmatched": "none: not imaged"})
+    return records(kept.assign(source=source, match=match))

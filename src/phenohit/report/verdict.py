@@ -86,7 +86,8 @@ def _split(split: dict[str, Any]) -> dict[str, Any] | None:
         f"Of {_count(total, 'task')}, {level['count']:,.0f} {'is' if level['count'] == 1 else 'are'} predicted above "
         f"AUROC 0.7 from {seen}{chance}, by {method['label']} under the split '{split['name']}'."
     )
-    if above and (split["tasks"]["cell_count"] or split["tasks"]["plate"]):
+    compared = bool(split["tasks"]["cell_count"] or split["tasks"]["plate"])
+    if above and compared:
         first += " " + _parts(above, split["tasks"])
     other = (
         f"Under the split '{split['name']}' it is {level['count']:,.0f} of {total:,}{chance}, "
@@ -102,8 +103,8 @@ def _split(split: dict[str, Any]) -> dict[str, Any] | None:
         },
         {
             "value": f"{kept:,}",
-            "label": "of these beyond every baseline",
-            "note": "not explained by cell count or plate",
+            "label": "of these beyond every baseline" if compared else "of these above their own chance range",
+            "note": "not explained by cell count or plate" if compared else "no cell count or plate to compare with",
         },
         {
             "value": "not computed" if method["mean"] is None else f"{method['mean']:.3f}",
