@@ -33,6 +33,21 @@ def test_the_first_run_tutorial_runs(tmp_path, monkeypatch):
     assert (tmp_path / "simulated-run" / "report.html").exists()
 
 
+@pytest.mark.xdist_group("pipeline")
+def test_the_python_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    first = next(line for line in _blocks(ROOT / "docs" / "first-run.md", "bash")[0].splitlines() if "simulate" in line)
+    assert main(shlex.split(first)[1:]) == 0
+    names: dict = {}
+    blocks = _blocks(ROOT / "docs" / "python.md", "python")
+    assert len(blocks) >= 3
+    for block in blocks:
+        exec(block, names)
+    assert names["hits"].table["picked"].sum() == 10
+    assert names["table"]["auroc"].notna().any()
+    assert "chance_high" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("block", [b for p in PAGES for b in _blocks(p, "yaml")])
 def test_every_yaml_on_a_page_is_a_config(block, tmp_path):
     path = tmp_path / "c.yaml"
