@@ -178,3 +178,32 @@ def test_truth_is_found(finished, screen):
     assert abs(mean.loc["invisible", "forest-profiles"] - 0.5) < 0.12
     assert mean.loc["cytotoxicity", "logistic-cell_count"] > mean.loc["cytotoxicity", "forest-profiles"] - 0.08
     assert mean.loc["chemistry", "forest-ecfp"] > mean.loc["chemistry", "forest-profiles"]
+
+
+def test_wells_plates_scaffolds_and_holdouts_go_the_same_way(screen, tmp_path):
+    out = tmp_path / "run"
+    splits = (
+        "[{kind: series, folds: 2, plate_folds: 2}, {kind: scaffold, folds: 2},"
+        " {name: repeated, kind: compound, folds: 1, repeats: 2}]"
+    )
+    flags = ["--profiles.unit", "well", "--models", "{logistic: {}}", "--splits", splits, *FAST]
+    assert main(["run", str(screen / "simulated.yaml"), "--out", str(out), *flags]) == 0
+    for name in ("series-plates", "scaffold", "repeated"):
+        leaks = pd.read_csv(out / "splits" / name / "leaks.csv")
+        assert not leaks["passed"].eq(False).any(), name
+    plates = pd.read_csv(out / "splits" / "series-plates" / "leaks.csv")
+    assert plates.loc[plates["check"] == "shared plate", "passed"].astype(bool).all()
+    assert (plates["check"] == "shared plate").sum() == 4
+    folds = Folds.load(out / "splits" / "repeated" / "folds.parquet")
+    assert folds.part.shape[1] == 2
+    assert abs((folds.part == TEST).mean() - 0.2) < 0.05
+    labels = Labels.load(out / "labels.parquet")
+    wells = Predictions.load(out / "splits" / "series-plates" / "predictions" / "logistic-profiles.parquet")
+    chemistry = Predictions.load(out / "splits" / "series-plates" / "predictions" / "logistic-ecfp.parquet")
+    assert len(wells) > len(chemistry)  # chemistry has no wells: one row per compound
+    assert chemistry.score.nnz == labels.Y.nnz
+    # every compound is tested in the same series fold, whether by its wells or by its structure
+    by_well = pd.Series(wells.fold, index=wells.compounds).groupby(level=0).agg(["min", "max"])
+    assert (by_well["min"] == by_well["max"]).all()
+    by_compound = pd.Series(chemistry.fold, index=chemistry.compounds)
+    assert (by_well["min"] == by_compound.loc[by_well.index]).all()
