@@ -242,3 +242,12 @@ def test_validation_rows_that_cannot_stop_it_are_trained_on():
     # the same rows in the same order: only the output biases, which begin at the training share, differ
     assert abs(with_rest.state.train_loss[0] - whole.state.train_loss[0]) < 0.02
     assert not np.array_equal(with_rest.predict(data).score, alone.predict(data).score)
+
+
+def test_wells_of_few_compounds_do_not_stop_it():
+    data, labels = screen(20, T=8, density=1.0)
+    wells = np.repeat(np.arange(20), 30)  # 600 rows and many active entries, but 20 compounds
+    valid = (data.take(wells), labels.take(wells))
+    for least, stops in ((15, True), (21, False)):
+        model = Network(units=8, epochs=2, max_epochs=3, min_valid=least).fit(data, labels, valid=valid)
+        assert bool(model.state.valid_loss) is stops

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
@@ -80,8 +81,8 @@ class NetworkSettings:
         With validation rows, training stops after this many epochs without a lower loss on them, and the best
         epoch counts. 0: no early stopping.
     min_valid : int
-        Active entries that validation rows need for early stopping; with fewer their loss is mostly noise: they are
-        trained on instead, for `epochs`.
+        Compounds, and actives among their labels, that validation rows need for early stopping. With fewer of
+        either their loss is mostly noise: they are trained on instead, for `epochs`.
     max_epochs : int
         Epochs at most with early stopping.
     device : {"auto", "cpu", "cuda"}
@@ -190,8 +191,8 @@ class Network:
         self.state = State()
         if len(tasks):
             pairs = [(data.X, labels.Y), *([] if valid is None else [(valid[0].X, valid[1].Y)])]
-            held = len(pairs) == 2 and self._can_stop(pairs[1][1], tasks)
-            if len(pairs) == 2 and not held and self.uses_valid:  # they serve better as training rows
+            held = valid is not None and self._can_stop(valid[1], tasks)
+            if valid is not None and not held and self.uses_valid:  # they serve better as training rows
                 pairs = [(np.vstack([X for X, _ in pairs]), sparse.vstack([Y for _, Y in pairs], format="csr"))]
             rows = [Rows.of(X, Y[:, tasks].tocsr(), device) for X, Y in pairs[: 1 + held]]
             file = None if run is None else Path(run) / f"{self.name}.checkpoint.safetensors"
@@ -210,14 +211,18 @@ class Network:
         self.known, self.net, self.jobs = known, net, jobs
         return self
 
-    def _can_stop(self, Y: sparse.csr_matrix, tasks: NDArray[np.intp]) -> bool:
-        """Whether validation labels say enough to stop early by."""
-        active = int((Y[:, tasks].data > 0).sum())
-        enough = active >= max(self.settings.min_valid, 1)
+    def _can_stop(self, labels: Labels, tasks: NDArray[np.intp]) -> bool:
+        """Whether validation labels say enough to stop early by; wells of one compound say it once."""
+        compound = pd.factorize(labels.compounds["compound"])[0]
+        entry = labels.Y[:, tasks].tocoo()
+        active = entry.data > 0
+        pairs = len(np.unique(compound[entry.row[active]] * len(tasks) + entry.col[active]))
+        known = len(np.unique(compound[labels.Y.getnnz(axis=1) > 0]))
+        enough = min(pairs, known) >= max(self.settings.min_valid, 1)
         if self.uses_valid and not enough:
             log.debug(
-                "network: validation rows hold %d actives, early stopping needs %d: they are trained on, for %d epochs",
-                active, self.settings.min_valid, self.settings.epochs,
+                "network: validation holds %d compounds and %d actives, early stopping needs %d of each: its rows are "
+                "trained on, for %d epochs", known, pairs, self.settings.min_valid, self.settings.epochs,
             )  # fmt: skip
         return self.uses_valid and enough
 
