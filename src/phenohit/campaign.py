@@ -56,7 +56,7 @@ def make_plan(study: Study) -> dict[str, Any]:
 
 def _choose_method(study: Study, metrics: pd.DataFrame) -> Method:
     name = study.config.hits.model
-    usable = [m for m in study.methods() if m.input in ("profiles", "ecfp")]
+    usable = [m for m in study.methods if m.input in ("profiles", "ecfp")]
     if name:
         named = [m for m in usable if name in (m.name, m.model)]
         if not named:

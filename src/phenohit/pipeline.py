@@ -247,7 +247,7 @@ def _split(study: Study, split: SplitConfig, folder: str) -> dict[str, Any]:
 
 def step_fit(study: Study) -> None:
     """Cross-validate every method on every split; each fold is a step of its own."""
-    jobs = [(split, method) for split, _ in study.splits() for method in study.methods()]
+    jobs = [(split, method) for split, _ in study.splits() for method in study.methods]
     for split, method in track(jobs, "fit: methods"):
         data = study.input(method.input)
         labels = study.labels.take(study.row_compound(data))
@@ -294,7 +294,7 @@ def step_evaluate(study: Study) -> None:
             f"evaluate/{name}",
             partial(_evaluate, study, name, folder),
             settings=[asdict(study.config.evaluate), study.config.seed],
-            after=tuple(f"gather/{name}/{m.name}" for m in study.methods()),
+            after=tuple(f"gather/{name}/{m.name}" for m in study.methods),
             outputs=[f"{folder}/{f}" for f in ("metrics.parquet", "summary.json", "compare.csv")],
         )
 
@@ -307,7 +307,7 @@ def _evaluate(study: Study, split: str, folder: str) -> None:
 
     how, seed, labels = study.config.evaluate, study.config.seed, study.labels
     tables, summaries = {}, {}
-    for method in track(study.methods(), f"evaluate on {split}"):
+    for method in track(study.methods, f"evaluate on {split}"):
         scored = Predictions.load(study.run.path(folder, "predictions", f"{method.name}.parquet"))
         entries = Entries.of(labels, scored)
         table = score_table(labels, entries, bootstrap=how.bootstrap, confidence=how.confidence, seed=seed)

@@ -97,8 +97,9 @@ class Study:
             return compound_folds(folds, self.compounds["compound"].to_numpy(object))
         return folds
 
+    @cached_property
     def methods(self) -> list[Method]:
-        """Return everything that is cross-validated: models, the same on chemistry, baselines."""
+        """Everything that is cross-validated: models, the same on chemistry, baselines."""
         main = "profiles" if self.has_images else "ecfp"
         models = self.config.models.items()
         chosen = [Method(f"{m}-{main}", m, main, s) for m, s in models]
@@ -125,9 +126,9 @@ class Study:
         return table
 
     def preparing(self, source: str) -> dict[str, Any]:
-        """Return how an input is prepared: image features are clipped, bits and plates not scaled."""
-        clip = self.config.profiles.clip if source == "profiles" else None
-        return {"scale": source in ("profiles", "cell_count"), "clip": clip}
+        """Return how an input is prepared: its scaling, and where it is clipped."""
+        scale = {"profiles": "each", "cell_count": "each", "ecfp": "common"}.get(source, "none")
+        return {"scale": scale, "clip": self.config.profiles.clip if source == "profiles" else None}
 
 
 def split_name(split: SplitConfig) -> str:

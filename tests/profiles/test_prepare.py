@@ -210,3 +210,14 @@ def test_wrong_features_and_limits_are_refused() -> None:
     for limits in ({"max_correlation": 1.5}, {"max_missing": -0.1}, {"clip": 0.0}):
         with pytest.raises(ConfigError, match=next(iter(limits))):
             Prepare.fit(data, **limits)
+
+
+def test_a_common_scale_keeps_the_weight_of_bits():
+    rng = np.random.default_rng(0)
+    X = (rng.random((200, 6)) < np.array([0.5, 0.4, 0.3, 0.2, 0.1, 0.02])).astype(np.float32)
+    rows = pd.DataFrame({"Metadata_compound": [f"C{i}" for i in range(200)]})
+    bits = Profiles(X, rows, [f"b{i}" for i in range(6)])
+    scaled = Prepare.fit(bits, prune=False, common=True).apply(bits).X
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(np.sqrt((scaled.std(axis=0) ** 2).mean()), 1, rtol=1e-5)
+    np.testing.assert_allclose(scaled.std(axis=0) / X.std(axis=0), 1 / np.sqrt(X.var(axis=0).mean()), rtol=1e-4)

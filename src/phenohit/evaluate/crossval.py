@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -17,6 +17,7 @@ from phenohit.profiles.prepare import Prepare
 
 __all__ = ["concatenate", "fit_all", "fit_split", "predict"]
 
+Scaling = Literal["each", "common", "none"]
 _ROWS = 32_768  # rows predicted at a time, so that no dense N x T block is ever made
 
 
@@ -28,7 +29,7 @@ def fit_split(
     folds: Folds,
     split: int,
     *,
-    scale: bool = True,
+    scale: Scaling = "each",
     clip: float | None = None,
     seed: int = 0,
     jobs: int = 1,
@@ -46,9 +47,9 @@ def fit_split(
     folds : Folds over those rows
     split : int
         Column of ``folds.part``.
-    scale : bool
-        Prune and standardise features, on the training rows, for models that need it. False for
-        fingerprint bits: standardised, a rare bit outweighs all others.
+    scale : {'each', 'common', 'none'}
+        For models that need scaling, on the training rows: prune and standardise every feature;
+        centre all and divide by one common scale (fingerprint bits); or leave them as they are.
     clip : float, optional
         Features beyond +-`clip` are set to it before scaling.
     folder : Path, optional
@@ -74,7 +75,7 @@ def fit_all(
     labels: Labels,
     folds: Folds,
     *,
-    scale: bool = True,
+    scale: Scaling = "each",
     clip: float | None = None,
     seed: int = 0,
     jobs: int = 1,
@@ -97,7 +98,7 @@ def _fit(
     labels: Labels,
     train: np.ndarray,
     valid: np.ndarray,
-    scale: bool,
+    scale: Scaling,
     clip: float | None,
     seed: tuple[int, int],
     jobs: int,
@@ -109,8 +110,8 @@ def _fit(
     # Rows without any label teach a supervised model nothing; they must not shape its scaling either.
     train = train[np.diff(labels.Y.indptr)[train] > 0]
     seen = data.take(train)
-    scale = scale and learner.needs_scaling
-    prepare = Prepare.fit(seen, prune=scale, scale=scale, clip=clip)
+    how = scale if learner.needs_scaling else "none"
+    prepare = Prepare.fit(seen, prune=how == "each", scale=how != "none", common=how == "common", clip=clip)
     held = (prepare.apply(data.take(valid)), labels.take(valid)) if len(valid) else None
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     fitted = learner.fit(prepare.apply(seen), labels.take(train), valid=held, seed=number, run=folder, jobs=jobs)

@@ -67,6 +67,7 @@ class Prepare:
         max_correlation: float = 0.95,
         max_missing: float = 0.05,
         scale: bool = True,
+        common: bool = False,
         clip: float | None = None,
         scope: str = "fold",
     ) -> Prepare:
@@ -84,6 +85,10 @@ class Prepare:
             Largest share of gaps (NaN or infinite) a feature may have.
         scale : bool
             Standardise to mean 0 and standard deviation 1 (divisor N).
+        common : bool
+            With `scale`, divide all features by one number, the root mean square of their standard
+            deviations. Right for fingerprint bits: standardised one by one, a bit that three
+            compounds have would outweigh the bits that half of them have.
         clip : float above 0, optional
             Limit on raw values, in the features' own units.
         scope : str
@@ -124,6 +129,8 @@ class Prepare:
             ids = [profiles.features[kept[j]] for j in gone]
             tables.append(dropped(f"prepare[{scope}]", "feature", ids, reasons))
             kept, median, mean, sd = kept[keep], median[keep], mean[keep], sd[keep]
+        if common and len(sd):
+            sd = np.full(len(sd), np.sqrt(np.mean(sd**2)))
         table = pd.concat(tables, ignore_index=True)
         return cls(list(profiles.features), kept, median, mean, sd, scale, clip, scope, table)
 
