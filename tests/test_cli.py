@@ -39,3 +39,20 @@ def test_models_are_listed_with_their_settings(capsys):
     out = capsys.readouterr().out
     assert all(name in out for name in ("forest", "network", "logistic", "rate"))
     assert "n_trees = 250" in out
+
+
+def test_folds_from_elsewhere_are_checked_for_leaks(tmp_path, capsys):
+    ids = [f"C{i}" for i in range(6)]
+    smiles = ["CCCCCCCCO", "CCCCCCCCCO", "c1ccccc1O", "CC(=O)Nc1ccc(O)cc1", "C1CCNCC1", "OB(O)c1ccccc1"]
+    (tmp_path / "s.csv").write_text(
+        "compound_id,smiles\n" + "".join(f"{i},{s}\n" for i, s in zip(ids, smiles, strict=True))
+    )
+    for folds, leaky in (("001122", False), ("012012", True)):
+        text = "compound_id,fold\n" + "".join(f"{i},{f}\n" for i, f in zip(ids, folds, strict=True))
+        (tmp_path / "f.csv").write_text(text)
+        assert main(["leaks", str(tmp_path / "f.csv"), str(tmp_path / "s.csv"), "--similarity", "0.6"]) == 0
+        lines = [line for line in capsys.readouterr().out.splitlines() if "shared series" in line]
+        assert any("False" in line for line in lines) is leaky
+    (tmp_path / "f.csv").write_text("compound_id,fold\nZ9,0\nC1,1\n")
+    assert main(["leaks", str(tmp_path / "f.csv"), str(tmp_path / "s.csv")]) == 2
+    assert "lacks 1 compounds" in capsys.readouterr().err
