@@ -53,6 +53,10 @@ def test_folds_from_elsewhere_are_checked_for_leaks(tmp_path, capsys):
         assert main(["leaks", str(tmp_path / "f.csv"), str(tmp_path / "s.csv"), "--similarity", "0.6"]) == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if "shared series" in line]
         assert any("False" in line for line in lines) is leaky
+    broken = (tmp_path / "s.csv").read_text().replace("c1ccccc1O", "c1ccccc(")
+    (tmp_path / "b.csv").write_text(broken)
+    assert main(["leaks", str(tmp_path / "f.csv"), str(tmp_path / "b.csv")]) == 2
+    assert "c1ccccc(" in capsys.readouterr().err
     (tmp_path / "f.csv").write_text("compound_id,fold\nZ9,0\nC1,1\n")
     assert main(["leaks", str(tmp_path / "f.csv"), str(tmp_path / "s.csv")]) == 2
     assert "lacks 1 compounds" in capsys.readouterr().err

@@ -162,6 +162,7 @@ def test_a_killed_run_resumes_to_the_same_result(finished, screen, tmp_path, whe
 def test_final_model_scores_new_profiles(finished, screen, tmp_path):
     out = tmp_path / "new.parquet"
     assert main(["predict", str(finished), str(screen / "simulated_profiles.parquet"), "--out", str(out)]) == 0
+    assert (tmp_path / "new.dropped.csv").read_text().startswith("stage,what,id,reason")
     scored = Predictions.load(out)
     final = Predictions.load(finished / "predictions" / "final.parquet")
     order = pd.Index(scored.compounds).get_indexer(pd.Index(final.compounds))

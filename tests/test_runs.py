@@ -71,6 +71,17 @@ def test_a_change_upstream_redoes_what_depends_on_it(tmp_path):
     assert log == ["made", "made"]
 
 
+def test_other_code_redoes_every_step(tmp_path, monkeypatch, caplog):
+    log: list[str] = []
+    with _open(tmp_path / "run") as run:
+        _step(run, log)
+    monkeypatch.setattr("phenohit.runs._code", lambda: "9.9.9 other")
+    with caplog.at_level("DEBUG", "phenohit"), _open(tmp_path / "run") as run:
+        _step(run, log)
+    assert log == ["made", "made"]
+    assert "of a change in version of PhenoHit" in caplog.text
+
+
 def test_a_step_that_writes_nothing_is_an_error(tmp_path):
     with _open(tmp_path / "run") as run, pytest.raises(RunError, match=r"ended without writing \['b.txt'\]"):
         run.step("b", lambda: None, outputs=["b.txt"])

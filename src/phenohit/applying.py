@@ -10,7 +10,7 @@ import pandas as pd
 from phenohit.config import Config, StructureSource
 from phenohit.data.read import read_any, read_profiles, read_structures
 from phenohit.errors import ColumnError, RunError, some
-from phenohit.files import read_json
+from phenohit.files import read_json, write_table
 from phenohit.models import find_model
 from phenohit.profiles.aggregate import to_compounds
 from phenohit.profiles.identify import identify
@@ -30,7 +30,7 @@ def apply_run(run: str, profiles: str, out: str) -> pd.DataFrame:
     profiles : path
         Table in the form of the run's own profiles; its column map and controls rule are used.
     out : path
-        Parquet file to write.
+        Parquet file to write; ``<out>.dropped.csv`` beside it lists what was left out.
 
     Returns
     -------
@@ -61,7 +61,9 @@ def apply_run(run: str, profiles: str, out: str) -> pd.DataFrame:
     prepare = Prepare.load(folder / "models" / "final" / "prepare")
     fitted = find_model(plan["model"]).load(folder / "models" / "final" / "model")
     fitted.predict(prepare.apply(data)).save(out)
-    return pd.concat([lost, unknown], ignore_index=True)
+    left_out = pd.concat([lost, unknown], ignore_index=True)
+    write_table(Path(out).with_suffix(".dropped.csv"), left_out)
+    return left_out
 
 
 def check_folds(folds: str, structures: str, *, id: str, smiles: str, similarity: float) -> pd.DataFrame:
@@ -71,11 +73,18 @@ def check_folds(folds: str, structures: str, *, id: str, smiles: str, similarity
     -------
     DataFrame
         One row per check and fold; see `phenohit.evaluate.leaks.check`.
+
+    Raises
+    ------
+    ColumnError
+        If a column or the structure of a compound is absent.
+    StructureError
+        If a structure cannot be read.
     """
     from phenohit.chem.fingerprints import ecfp
     from phenohit.chem.scaffolds import scaffolds
     from phenohit.chem.series import series
-    from phenohit.chem.standardise import standardise
+    from phenohit.chem.standardise import require_readable, standardise
     from phenohit.evaluate import leaks
     from phenohit.evaluate.splits import Folds
 
@@ -88,6 +97,7 @@ def check_folds(folds: str, structures: str, *, id: str, smiles: str, similarity
     if absent:
         raise ColumnError(f"'{structures}' lacks {len(absent)} compounds of '{folds}': {some(absent)}.")
     parents = standardise(known.loc[table[id]].tolist())
+    require_readable(parents, table[id].tolist())  # a compound without a structure would pass unchecked
     packed = ecfp(parents["smiles"].tolist())
     skeleton = parents["skeleton"].to_numpy(object)
     group = series(packed, similarity=similarity, also=(skeleton,))

@@ -106,8 +106,8 @@ def predict(run: str, profiles: str, out: str = "predictions.parquet") -> None:
     """
     from phenohit.applying import apply_run
 
-    apply_run(run, profiles, out)
-    print(f"Predictions: {out}")
+    left_out = apply_run(run, profiles, out)
+    print(f"Predictions: {out}; {len(left_out)} things left out are listed beside it with their reasons")
 
 
 def leaks(

@@ -1,7 +1,7 @@
 """A run is a folder of plain files; a finished step leaves a stamp and is not done twice.
 
 A stamp holds what the step's result depends on: its settings, the content of its input files, the
-stamps of the steps before it and the version of PhenoHit. Where one of these changed, the step is
+stamps of the steps before it and PhenoHit's own code. Where one of these changed, the step is
 redone and the log says which. `kill -9` at any moment leaves whole files only.
 """
 
@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ class Run:
         bool
             True if the work was done now, False if an earlier result stands.
         """
-        parts = {"settings": _hash(settings), "version of PhenoHit": __version__}
+        parts = {"settings": _hash(settings), "version of PhenoHit": _code()}
         parts |= {f"file '{path}'": digest for path, digest in (inputs or {}).items()}
         parts |= {f"step '{before}'": self._keys[before] for before in after}
         stamp_path = self.path("stamps", f"{slug(name, keep='/')}.json")
@@ -226,6 +227,16 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[library] = "absent"
     return found
+
+
+@cache
+def _code() -> str:
+    """Version and content of the package: a result of other code is another result, released or not."""
+    digest = hashlib.blake2b(digest_size=8)
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return f"{__version__} {digest.hexdigest()}"
 
 
 def _hash(value: Any) -> str:
