@@ -9,132 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from phenohit.sources import ActivitySource, ChecksConfig, CurateConfig, Join, ProfileSource, Step, StructureSource
+
 __all__ = [
     "ActivitySource",
+    "ChecksConfig",
     "Config",
+    "CurateConfig",
     "EvaluateConfig",
     "HitsConfig",
+    "Join",
     "LabelsConfig",
     "ProfileSource",
     "SplitConfig",
+    "Step",
     "StructureSource",
 ]
-
-
-@dataclass
-class ProfileSource:
-    """The feature table.
-
-    Parameters
-    ----------
-    path : str
-        Parquet, CSV or CSV.gz with one row per well or compound. Empty: there are no images and the
-        features are ECFP6 fingerprints of the structures (a chemistry model; the report says so).
-    columns : dict[str, str]
-        Our name -> name in the file, for any of plate, well, batch, compound_id, smiles, inchikey,
-        pert_type, concentration_uM, cell_count. Columns already called Metadata_Plate and so on need no
-        entry.
-    controls : dict[str, list[str]]
-        Column -> values that mark a negative control, e.g. {pert_type: [negcon]}.
-    features : list[str]
-        Only columns that match one of these patterns; empty: every column that is a feature.
-    ignore : list[str]
-        Patterns of feature columns to leave out.
-    unit : {"compound", "well"}
-        What a model's row is. With `compound`, wells are aggregated first; with `well`, models see wells
-        and their scores are averaged per compound.
-    aggregate : {"median", "mean"}
-        How wells become compounds.
-    clip : float | None
-        Features beyond this many units from 0 are set to it; empty: no clipping.
-    """
-
-    path: str = ""
-    columns: dict[str, str] = field(default_factory=dict)
-    controls: dict[str, list[str]] = field(default_factory=dict)
-    features: list[str] = field(default_factory=list)
-    ignore: list[str] = field(default_factory=list)
-    unit: Literal["compound", "well"] = "compound"
-    aggregate: Literal["median", "mean"] = "median"
-    clip: float | None = None
-
-
-@dataclass
-class StructureSource:
-    """Structures of the compounds, where the profile table has none.
-
-    Parameters
-    ----------
-    path : str
-        CSV, CSV.gz, Parquet or SDF.
-    id : str
-        Column (SDF: property, or empty for the title line) with the compound id used elsewhere.
-    smiles : str
-        Column with SMILES; not used for SDF.
-    """
-
-    path: str = ""
-    id: str = "compound_id"
-    smiles: str = "smiles"
-
-
-@dataclass
-class ActivitySource:
-    """One table of known activities.
-
-    Parameters
-    ----------
-    path : str
-        CSV, CSV.gz, Parquet, or .mtx (Matrix Market) for `matrix_market`.
-    format : {"long", "wide", "matrix_market", "classes"}
-        Long (one row per measurement), wide (one column per assay), matrix_market (compounds x assays; an
-        entry that is not stored is not measured), classes (each value of a column is a task; every other
-        classified compound is inactive in it).
-    id : str
-        Column with the compound id used in the profiles or structures; empty if `smiles` is given.
-    smiles : str
-        Column with SMILES, by which compounds are matched on structure.
-    inchikey : str
-        Column with InChIKeys, by which compounds are matched where there are no SMILES.
-    assay : str
-        Column with the assay (long), or with the class (classes).
-    value : str
-        Column with the measurement (long).
-    kind : {"binary", "plus_minus", "value"}
-        Binary (0/1, active/inactive, true/false), plus_minus (1 active, -1 inactive) or value (a number
-        such as pIC50).
-    thresholds : list[float]
-        For `value`: each makes its own task; at or above is active.
-    assays : list[str]
-        Only columns or assays that match one of these patterns; empty: all.
-    ignore : list[str]
-        Columns (wide), assays (long) or classes (classes) to leave out, as patterns.
-    rows : str
-        For matrix_market: table whose rows are the matrix rows (with `id`, `smiles` or `inchikey`).
-    tasks : str
-        Table that describes assays; its first column is the assay as named here.
-    prefix : str
-        Put before assay names, to keep several sources apart.
-    min_active, min_inactive : int | None
-        Compounds a task of this table needs; empty: as in `labels`.
-    """
-
-    path: str
-    format: Literal["long", "wide", "matrix_market", "classes"] = "long"
-    id: str = ""
-    smiles: str = ""
-    inchikey: str = ""
-    assay: str = "assay"
-    value: str = "value"
-    kind: Literal["binary", "plus_minus", "value"] = "binary"
-    thresholds: list[float] = field(default_factory=list)
-    assays: list[str] = field(default_factory=list)
-    ignore: list[str] = field(default_factory=list)
-    rows: str = ""
-    tasks: str = ""
-    prefix: str = ""
-    min_active: int | None = None
-    min_inactive: int | None = None
 
 
 @dataclass
@@ -148,11 +38,19 @@ class LabelsConfig:
     join : {"key", "skeleton"}
         Key matches compounds by full InChIKey only; skeleton adds a second, reported pass by the first
         block, which merges stereoisomers and charge forms.
+    max_overlap : float | None
+        Of two tasks whose actives overlap by more than this (intersection over union), the one with fewer
+        labels is left out (Moshkov 2023: 0.7); empty: overlaps are reported only.
+    max_active_tasks : int | None
+        Compounds active in more assays than this are promiscuous and lose all labels (Moshkov 2023: 30);
+        empty: none.
     """
 
     min_active: int = 10
     min_inactive: int = 10
     join: Literal["key", "skeleton"] = "skeleton"
+    max_overlap: float | None = None
+    max_active_tasks: int | None = None
 
 
 @dataclass
@@ -271,6 +169,8 @@ class Config:
         The data are simulated; every page of the report says so.
     profiles : ProfileSource
         The feature table.
+    checks : ChecksConfig
+        Which plates and wells the report flags.
     structures : StructureSource
         Structures, where the profile table has none.
     activities : list[ActivitySource]
@@ -299,6 +199,7 @@ class Config:
     out: str = "run"
     simulated: bool = False
     profiles: ProfileSource = field(default_factory=ProfileSource)
+    checks: ChecksConfig = field(default_factory=ChecksConfig)
     structures: StructureSource = field(default_factory=StructureSource)
     activities: list[ActivitySource] = field(default_factory=list)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
