@@ -59,17 +59,19 @@ def simulate(folder: Path, settings: SimulateSettings = _DEFAULTS) -> dict[str, 
     Notes
     -----
     Writes ``simulated_profiles.parquet`` (wells, normalised to the DMSO wells of each plate),
-    ``simulated_structures.csv``, ``simulated_activities.csv`` (long), ``simulated_truth.csv`` (per assay:
-    kind and the best reachable AUROC), ``simulated_answers.csv`` (true pIC50 of every compound in every
-    assay, measured or not), ``simulated.yaml`` and ``README.txt``.
+    ``simulated_structures.csv``, ``simulated_activities.csv`` (long; Parquet beyond a million rows),
+    ``simulated_truth.csv`` (per assay: kind and the best reachable AUROC), ``simulated_answers.csv`` (true
+    pIC50, measured or not), ``simulated.yaml`` and ``README.txt``. Wells are written plate by plate and
+    assays measured one by one: 524,371 compounds x 842 features x 1,200 assays need about 3 GiB.
     """
     import numpy as np
 
     from phenohit.chem.library import GROUPS, build_library, functional_groups
-    from phenohit.data.simulate import draw_latents, measure_wells
-    from phenohit.data.simulate_assays import draw_assays, measure_assays, true_auroc
-    from phenohit.data.simulate_files import to_profiles, write_screen
+    from phenohit.data.simulate import draw_latents, measure_plates
+    from phenohit.data.simulate_assays import draw_assays, measure_assays
+    from phenohit.data.simulate_files import write_screen, write_wells
     from phenohit.data.simulate_layout import plan_wells
+    from phenohit.progress import track
 
     library = build_library(
         settings.n_compounds,
@@ -87,12 +89,12 @@ def simulate(folder: Path, settings: SimulateSettings = _DEFAULTS) -> dict[str, 
     groups, logp = functional_groups(library["parent"].tolist())
     latents = draw_latents(settings, library["series"].to_numpy(), library["core"].to_numpy())
     wells = plan_wells(settings, len(library))
-    X, cell_count = measure_wells(settings, latents, wells)
-    profiles = to_profiles(settings, library["compound_id"].tolist(), wells, X, cell_count)
+    plates = track(measure_plates(settings, latents, wells), "simulate plates", int(wells["plate"].nunique()))
+    ids = library["compound_id"].tolist()
+    features = write_wells(folder / "simulated_profiles.parquet", settings, ids, wells, plates)
     assays = draw_assays(settings, latents, groups, list(GROUPS), logp)
-    measured = measure_assays(settings, assays)
-    truth = true_auroc(settings, assays, measured)
-    write_screen(folder, settings, library=library, profiles=profiles, assays=assays, measured=measured, truth=truth)
+    measured, truth = measure_assays(settings, assays)
+    write_screen(folder, settings, library=library, assays=assays, measured=measured, truth=truth)
     sizes = library["series"].value_counts()
     return {
         "compounds": len(library),
@@ -101,7 +103,7 @@ def simulate(folder: Path, settings: SimulateSettings = _DEFAULTS) -> dict[str, 
         "wells": len(wells),
         "plates": int(wells["plate"].nunique()),
         "batches": int(wells["batch"].nunique()),
-        "features": len(profiles.features),
+        "features": len(features),
         "assays": len(truth),
         "measurements": len(measured),
     }

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from phenohit.chem.parallel import over_unique
 from phenohit.errors import ConfigError
 
 __all__ = ["GROUPS", "build_library", "functional_groups"]
@@ -75,6 +76,10 @@ _TAILS = _pieces(
     "NC6CCN(Cc7ccc({r})cc7)CC6 N6CCc7cc({r})ccc7C6 NCc6ccc(Oc7ccc({r})cc7)cc6 CCC(=O)Nc6ccc({r})cc6"
 )
 
+# Substituents beside R that make further tails for libraries too large for the tails above.
+_BESIDE = _pieces("F Cl C OC C#N C(F)(F)F CC OC(F)F")
+_LARGE = 100_000  # compounds beyond which further tails are needed
+
 _R = _pieces(
     "F Cl Br C CC OC OCC C(F)(F)F C#N OC(F)F OC(F)(F)F CCC C(C)C OC(C)C SC C(C)(C)C C(C)=O S(C)(=O)=O C8CC8 "
     "CCCC OCCC OCCOC C(=O)NC NC(C)=O CO COC C(=O)OC CCO OC8CCC8"
@@ -127,7 +132,8 @@ def build_library(
         If more compounds are wanted than can be made.
     """
     rng = np.random.default_rng([seed, 1])
-    families = _families(rng, series_share, pains_share)
+    tails = _TAILS if n <= _LARGE else [*_TAILS, *_more_tails()]
+    families = _families(rng, series_share, pains_share, tails)
     kept: list[pd.DataFrame] = []
     seen: set[str] = set()
     missing = n
@@ -167,28 +173,33 @@ def functional_groups(smiles: list[str]) -> tuple[NDArray[np.bool_], NDArray[np.
     logp : float64 array, shape (N,)
         Crippen logP (Wildman and Crippen 1999, doi:10.1021/ci990307l).
     """
+    found = over_unique(_groups_of, smiles, jobs=0, title="functional groups")
+    return found[:, :-1] > 0, found[:, -1]
+
+
+def _groups_of(smiles: list[str]) -> NDArray[np.float64]:
+    """Functional groups (0 or 1) and logP of some structures, (n, len(GROUPS) + 1)."""
     from rdkit import Chem
     from rdkit.Chem import Crippen
 
     patterns = [Chem.MolFromSmarts(smarts) for smarts in GROUPS.values()]
-    groups = np.zeros((len(smiles), len(patterns)), dtype=bool)
-    logp = np.zeros(len(smiles))
+    found = np.zeros((len(smiles), len(patterns) + 1))
     for i, text in enumerate(smiles):
         molecule = Chem.MolFromSmiles(text)
-        groups[i] = [molecule.HasSubstructMatch(pattern) for pattern in patterns]
-        logp[i] = Crippen.MolLogP(molecule)
-    return groups, logp
+        found[i, :-1] = [molecule.HasSubstructMatch(pattern) for pattern in patterns]
+        found[i, -1] = Crippen.MolLogP(molecule)
+    return found
 
 
 def _families(
-    rng: np.random.Generator, series_share: float, pains_share: float
+    rng: np.random.Generator, series_share: float, pains_share: float, tails: list[str]
 ) -> Iterator[tuple[int, str, int, bool, int]]:
     """Yield number, template with ``{r}``, core, whether PAINS, and wanted size of each series or singleton."""
     share_of_series = _share_of_series(series_share)
     acyclic = [f"{acyl}C(=O)N{residue}C(=O){amine}" for acyl, residue, amine in product(_ACYLS, _RESIDUES, _AMINES)]
     acyclic = [acyclic[i] for i in rng.permutation(len(acyclic))]
     pains_owed = 0.0
-    for number, (core, arm, tail) in enumerate(_combinations(rng)):
+    for number, (core, arm, tail) in enumerate(_combinations(rng, len(tails))):
         is_series = rng.random() < share_of_series
         size = 2 + int(rng.geometric(_GEOMETRIC)) if is_series else 1
         pains_owed += pains_share * size
@@ -199,7 +210,7 @@ def _families(
         else:
             piece = _PAINS_ARMS[rng.integers(len(_PAINS_ARMS))] if is_pains else _ARMS[arm]
             # The tail keeps its own placeholder for R: it is filled in per member.
-            template = _CORES[core].replace("{a}", piece).replace("{t}", _TAILS[tail])
+            template = _CORES[core].replace("{a}", piece).replace("{t}", tails[tail])
             yield number, template, core, is_pains, size
 
 
@@ -212,13 +223,24 @@ def _share_of_series(series_share: float) -> float:
     return series_share / (series_share + (1 - series_share) * mean)
 
 
-def _combinations(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+def _more_tails() -> list[str]:
+    """Tails with a fixed substituent next to R, for every tail that has room for one."""
+    spots = {"cc({r})": "c({b})c({r})", "ccc({r})": "cc({b})c({r})"}
+    made = []
+    for tail in _TAILS:
+        old = next((spot for spot in spots if spot in tail), None)
+        if old is not None:
+            made += [tail.replace(old, spots[old].replace("{b}", beside)) for beside in _BESIDE]
+    return made
+
+
+def _combinations(rng: np.random.Generator, n_tails: int) -> Iterator[tuple[int, int, int]]:
     """Yield all (core, arm, tail) in seeded order, those that differ in two pieces or more first.
 
     For a fixed `shift`, arm = core + tail + shift (mod arms) is a Latin square: any two of its
     combinations share at most one piece.
     """
-    n_cores, n_arms, n_tails = len(_CORES), len(_ARMS), len(_TAILS)
+    n_cores, n_arms = len(_CORES), len(_ARMS)
     cores, arms, tails = rng.permutation(n_cores), rng.permutation(n_arms), rng.permutation(n_tails)
     for shift in rng.permutation(n_arms):
         for cell in rng.permutation(n_cores * n_tails):
@@ -255,17 +277,19 @@ def _members(
 
 def _checked(block: pd.DataFrame, seen: set[str]) -> pd.DataFrame:
     """Add canonical SMILES and InChIKey, and leave out compounds that were made before."""
-    from rdkit import Chem
-    from rdkit.rdBase import BlockLogs
-
-    smiles: list[str] = []
-    keys: list[str] = []
-    with BlockLogs():  # InChI comments on every undefined stereocentre
-        for text in block["smiles"]:
-            molecule = Chem.MolFromSmiles(text)
-            smiles.append(Chem.MolToSmiles(molecule))
-            keys.append(Chem.MolToInchiKey(molecule))
-    block = block.assign(smiles=smiles, inchikey=keys)
+    names = over_unique(_names_of, block["smiles"].tolist(), jobs=0, title="simulate structures")
+    block = block.assign(smiles=names[:, 0], inchikey=names[:, 1])
     block = block.loc[~block["inchikey"].duplicated() & ~block["inchikey"].isin(seen)]
     seen.update(block["inchikey"])
     return block
+
+
+def _names_of(smiles: list[str]) -> NDArray[np.object_]:
+    """Canonical SMILES and InChIKey of some structures, (n, 2)."""
+    from rdkit import Chem
+    from rdkit.rdBase import BlockLogs
+
+    with BlockLogs():  # InChI comments on every undefined stereocentre
+        molecules = [Chem.MolFromSmiles(text) for text in smiles]
+        names = [(Chem.MolToSmiles(m), Chem.MolToInchiKey(m)) for m in molecules]
+    return np.array(names, dtype=object).reshape(-1, 2)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from phenohit.errors import ColumnError, FileError, ShapeError, some
 from phenohit.files import atomic, read_table
 
-__all__ = ["Profiles"]
+__all__ = ["Profiles", "write_profiles"]
 
 _ROW_GROUP = 16_384  # rows per Parquet row group: bounded memory when half a million wells stream
 
@@ -105,18 +107,10 @@ class Profiles:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one Parquet file: ``Metadata_*`` columns as text, then the features."""
-        import json
-
-        meta = {b"phenohit": json.dumps({"kind": "profiles", "history": list(self.history)}).encode()}
-        fields = [pa.field(str(c), pa.string()) for c in self.rows.columns]
-        fields += [pa.field(f, pa.float32()) for f in self.features]
-        schema = pa.schema(fields, metadata=meta)
-        with atomic(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        with write_profiles(path, list(self.rows.columns), self.features, self.history) as write:
             for start in range(0, max(len(self), 1), _ROW_GROUP):
                 part = slice(start, start + _ROW_GROUP)
-                arrays = [pa.array(self.rows[c].iloc[part].astype(str), pa.string()) for c in self.rows]
-                arrays += [pa.array(column) for column in self.X[part].T]
-                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+                write(self.rows.iloc[part], self.X[part])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profiles:
@@ -137,3 +131,42 @@ class Profiles:
         features = [c for c in table.columns if not c.startswith("Metadata_")]
         X = np.ascontiguousarray(table[features].to_numpy(dtype=np.float32))
         return cls(X, table[names].astype(str), features, tuple(meta["history"]))
+
+
+@contextmanager
+def write_profiles(
+    path: str | os.PathLike[str], columns: Sequence[str], features: Sequence[str], history: Sequence[str] = ()
+) -> Iterator[Callable[[pd.DataFrame, NDArray[np.float32]], None]]:
+    """Write a profile file block by block, whole or not at all; for screens larger than memory.
+
+    Parameters
+    ----------
+    path : path
+    columns : sequence of str
+        ``Metadata_*`` columns.
+    features : sequence of str, length F
+    history : sequence of str
+
+    Yields
+    ------
+    function
+        Takes ``rows`` (n rows with at least `columns`) and ``X`` float32 (n, F), and writes them as one
+        row group. Blocks in the order of plates let a reader fetch one plate without the rest.
+
+    Raises
+    ------
+    FileError
+        If the disk is full or the folder cannot be written.
+    """
+    meta = {b"phenohit": json.dumps({"kind": "profiles", "history": list(history)}).encode()}
+    fields = [pa.field(str(c), pa.string()) for c in columns]
+    fields += [pa.field(f, pa.float32()) for f in features]
+    schema = pa.schema(fields, metadata=meta)
+    with atomic(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+
+        def write(rows: pd.DataFrame, X: NDArray[np.float32]) -> None:
+            arrays = [pa.array(rows[c].astype(str), pa.string()) for c in columns]
+            arrays += [pa.array(column) for column in X.T]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+        yield write

@@ -8,6 +8,7 @@ their own. Nothing here knows chemistry beyond the series and core numbers it is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from phenohit.data.simulate_layout import N_COLUMNS, N_ROWS
 from phenohit.data.simulate_settings import SimulateSettings
 
-__all__ = ["Latents", "draw_latents", "measure_wells", "response"]
+__all__ = ["ACTIVE", "INACTIVE", "Latents", "draw_latents", "measure_plates", "response"]
 
-_ACTIVE = (6.5, 0.7)  # mean and SD of the potency of a series on a mechanism it hits, log units
-_INACTIVE = (4.2, 0.4)  # and of a compound on one it does not
+ACTIVE = (6.5, 0.7)  # mean and SD of the potency of a series on a mechanism it hits, log units
+INACTIVE = (4.2, 0.4)  # and of a compound on one it does not
 _MOST_MECHANISMS = 4
 _CELLS_PER_WELL = 2_500
 _KILLED = 0.85  # share of cells lost at full toxic response
@@ -38,13 +39,10 @@ class Latents:
         pIC50 on each mechanism.
     toxicity : float64 array, shape (N,)
         pIC50 as a cell killer.
-    hidden : float64 array, shape (N, n_invisible)
-        pIC50 in the assays that nothing shows; independent of everything else.
     """
 
     potency: NDArray[np.float64]
     toxicity: NDArray[np.float64]
-    hidden: NDArray[np.float64]
 
 
 def draw_latents(settings: SimulateSettings, series: NDArray[np.int64], core: NDArray[np.int64]) -> Latents:
@@ -60,7 +58,7 @@ def draw_latents(settings: SimulateSettings, series: NDArray[np.int64], core: ND
         the mechanism typical of its core.
     """
     rng = np.random.default_rng([settings.seed, 4])
-    N, K = len(series), settings.n_mechanisms
+    K = settings.n_mechanisms
     n_series = int(series.max()) + 1
     n_hit = np.minimum(rng.poisson(settings.mechanisms_per_series, n_series), _MOST_MECHANISMS)
     keys = rng.random((n_series, K))
@@ -71,21 +69,18 @@ def draw_latents(settings: SimulateSettings, series: NDArray[np.int64], core: ND
     hit = keys.argsort(axis=1).argsort(axis=1) < n_hit[:, None]
     toxic = rng.random((n_series, 1)) < settings.toxic_share
     potency = _potencies(settings, rng, np.hstack([hit, toxic]), series)
-    hidden = rng.normal(*_INACTIVE, (N, settings.n_invisible))
-    is_active = rng.random(hidden.shape) < settings.hidden_share
-    hidden[is_active] = rng.normal(*_ACTIVE, int(is_active.sum()))
-    return Latents(potency[:, :K], potency[:, K], hidden)
+    return Latents(potency[:, :K], potency[:, K])
 
 
 def _potencies(
     settings: SimulateSettings, rng: np.random.Generator, hit: NDArray[np.bool_], series: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Potencies of compounds (N, columns of `hit`) from which series hit what."""
-    of_series = rng.normal(*_ACTIVE, hit.shape)
+    of_series = rng.normal(*ACTIVE, hit.shape)
     shape = (len(series), hit.shape[1])
     active = of_series[series] + rng.normal(0, settings.series_sd, shape)
     keeps = hit[series] & (rng.random(shape) >= settings.cliff)
-    return np.where(keeps, active, rng.normal(*_INACTIVE, shape))
+    return np.where(keeps, active, rng.normal(*INACTIVE, shape))
 
 
 def response(potency: NDArray[np.float64], dose_uM: NDArray[np.float64], cell_shift: float) -> NDArray[np.float64]:
@@ -146,12 +141,10 @@ def _assemble(settings: SimulateSettings, rng: np.random.Generator) -> _Assembly
     )
 
 
-def measure_wells(
+def measure_plates(
     settings: SimulateSettings, latents: Latents, wells: pd.DataFrame
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Image every well and scale each plate to its DMSO wells.
-
-    Works plate by plate: beyond the result, memory is that of one plate.
+) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.int64]]]:
+    """Image plate after plate and scale each to its DMSO wells.
 
     Parameters
     ----------
@@ -160,30 +153,30 @@ def measure_wells(
     wells : DataFrame, P rows
         From `plan_wells`, ordered by plate.
 
-    Returns
-    -------
-    X : float32 array, shape (P, F)
+    Yields
+    ------
+    rows : slice
+        Rows of `wells` that are on the plate.
+    X : float32 array, shape (wells of the plate, F)
         Features in standard deviations of the DMSO wells of the plate; constant features are 0. Position
         effects, and what of the plate effect the DMSO wells in the outer columns do not show, are left in.
-    cell_count : int array, shape (P,)
+    cell_count : int array, shape (wells of the plate,)
     """
     rng = np.random.default_rng([settings.seed, 5])
     assembly = _assemble(settings, rng)
     potency = np.column_stack([latents.potency, latents.toxicity])
     # Positive controls follow the compounds: one kills, one hits the first mechanism. The last row, -1, is DMSO.
-    control = np.full((3, potency.shape[1]), _INACTIVE[0])
+    control = np.full((3, potency.shape[1]), INACTIVE[0])
     control[0, -1] = control[1, 0] = 8.0
     control[2] = -np.inf
     potency = np.vstack([potency, control])
-    X = np.empty((len(wells), settings.n_features), dtype=np.float32)
-    cell_count = np.empty(len(wells), dtype=np.int64)
     starts = np.flatnonzero(np.diff(wells["plate"].to_numpy(), prepend=-1))
     for start, stop in zip(starts, [*starts[1:], len(wells)], strict=True):
         plate = wells.iloc[start:stop]
         responses = response(potency[plate["compound"]], plate["dose_uM"].to_numpy(), settings.cell_shift)
-        raw, cell_count[start:stop] = _image_plate(settings, rng, assembly, plate, responses)
-        X[start:stop] = _normalise(raw, (plate["pert_type"] == "negcon").to_numpy(), settings.normalise)
-    return X, cell_count
+        raw, cell_count = _image_plate(settings, rng, assembly, plate, responses)
+        X = _normalise(raw, (plate["pert_type"] == "negcon").to_numpy(), settings.normalise)
+        yield slice(int(start), int(stop)), X.astype(np.float32), cell_count
 
 
 def _image_plate(

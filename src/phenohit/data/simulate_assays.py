@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from phenohit.data.simulate import Latents
+from phenohit.data.simulate import ACTIVE, INACTIVE, Latents
 from phenohit.data.simulate_settings import KINDS, SimulateSettings
+from phenohit.progress import track
 
-__all__ = ["Assays", "auroc", "draw_assays", "measure_assays", "true_auroc"]
+__all__ = ["Assays", "auroc", "draw_assays", "measure_assays"]
 
 _ACTIVE_RANGE = (0.12, 0.38)  # share of the library that is active, kept within 10-40 % with room for chance
 _SEEN_BY = {
@@ -25,21 +28,35 @@ _SEEN_BY = {
 
 @dataclass(frozen=True, eq=False)
 class Assays:
-    """The T assays and their true values.
+    """The T assays; their true values are made one assay at a time, because N x T of them may not fit in memory.
 
     Attributes
     ----------
     table : DataFrame, T rows
         ``assay``, ``kind``, ``seen_by``, ``description``.
-    visible : float64 array, shape (N, T)
-        The part of the value that the data of the assay's kind can show at best; constant where nothing can.
-    value : float64 array, shape (N, T)
-        The true pIC50: what endless repeats of the measurement would average to.
+    settings : SimulateSettings
+    latents : list of T functions
+        Each gives the part of the value that is not the assay's own, float64 (N,).
     """
 
     table: pd.DataFrame
-    visible: NDArray[np.float64]
-    value: NDArray[np.float64]
+    settings: SimulateSettings
+    latents: list[Callable[[], NDArray[np.float64]]]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def visible(self, column: int) -> NDArray[np.float64]:
+        """Part of the value that the data of the assay's kind can show at best, (N,); 0 where nothing can."""
+        latent = self.latents[column]()
+        return np.zeros_like(latent) if self.table["kind"].iloc[column] == "invisible" else latent
+
+    def value(self, column: int) -> NDArray[np.float64]:
+        """Return the true pIC50, (N,): what endless repeats of the measurement would average to."""
+        rng = np.random.default_rng([self.settings.seed, 6, 1, column])
+        latent = self.latents[column]()
+        true = latent + rng.normal(0, self.settings.unseen_sd, len(latent))
+        return true + _shift(self.settings, true)
 
 
 def draw_assays(
@@ -49,7 +66,7 @@ def draw_assays(
     group_names: list[str],
     logp: NDArray[np.float64],
 ) -> Assays:
-    """Make the assays of each kind and the true value of every compound in them.
+    """Make the assays of each kind.
 
     Parameters
     ----------
@@ -63,29 +80,34 @@ def draw_assays(
     rng = np.random.default_rng([settings.seed, 6])
     made = {
         "morphology": _morphology(settings, rng, latents.potency),
-        "invisible": [(latents.hidden[:, j], "Independent per compound.") for j in range(settings.n_invisible)],
-        "cytotoxicity": [(latents.toxicity, "Cell death alone.")] * settings.n_cytotoxicity,
+        "invisible": [
+            (partial(_hidden, settings, latents, j), "Independent per compound.") for j in range(settings.n_invisible)
+        ],
+        "cytotoxicity": [(lambda: latents.toxicity, "Cell death alone.")] * settings.n_cytotoxicity,
         "chemistry": _chemistry(settings, rng, groups, group_names, logp),
     }
     rows: list[dict[str, str]] = []
-    visible: list[NDArray[np.float64]] = []
-    value: list[NDArray[np.float64]] = []
+    functions: list[Callable[[], NDArray[np.float64]]] = []
     for kind in KINDS:
         for number, (latent, description) in enumerate(made[kind], start=1):
-            name = f"sim_{kind}_{number:02d}"
+            name = f"sim_{kind}_{number:0{max(2, len(str(len(made[kind]))))}d}"
             rows.append({"assay": name, "kind": kind, "seen_by": _SEEN_BY[kind], "description": description})
-            true = latent + rng.normal(0, settings.unseen_sd, len(latent))
-            value.append(true + _shift(settings, true))
-            visible.append(np.zeros_like(latent) if kind == "invisible" else latent)
-    N = len(logp)
+            functions.append(latent)
     table = pd.DataFrame(rows, columns=["assay", "kind", "seen_by", "description"])
-    stack = [np.column_stack(block) if block else np.empty((N, 0)) for block in (visible, value)]
-    return Assays(table, stack[0], stack[1])
+    return Assays(table, settings, functions)
 
 
-def _morphology(
-    settings: SimulateSettings, rng: np.random.Generator, potency: NDArray[np.float64]
-) -> list[tuple[NDArray[np.float64], str]]:
+_Latent = tuple[Callable[[], NDArray[np.float64]], str]
+
+
+def _hidden(settings: SimulateSettings, latents: Latents, number: int) -> NDArray[np.float64]:
+    """Potencies that nothing shows, independent of everything else."""
+    rng = np.random.default_rng([settings.seed, 6, 2, number])
+    N = len(latents.toxicity)
+    return np.where(rng.random(N) < settings.hidden_share, rng.normal(*ACTIVE, N), rng.normal(*INACTIVE, N))
+
+
+def _morphology(settings: SimulateSettings, rng: np.random.Generator, potency: NDArray[np.float64]) -> list[_Latent]:
     """Assays that respond to whichever of two or three mechanisms a compound hits at the lower concentration."""
     K = potency.shape[1]
     sizes = [size for size in (2, 3) if size <= K] or [1]
@@ -94,11 +116,16 @@ def _morphology(
     order = [sets[i] for i in _by_turns(rng, len(sets), settings.n_morphology)]
     return [
         (
-            np.log10((10.0 ** potency[:, chosen]).sum(axis=1)),
+            partial(_either, potency, chosen),
             f"Mechanisms {', '.join(str(k + 1) for k in chosen)}.",
         )
         for chosen in order
     ]
+
+
+def _either(potency: NDArray[np.float64], chosen: tuple[int, ...]) -> NDArray[np.float64]:
+    """Potency of a compound that acts through any of some mechanisms."""
+    return np.log10((10.0 ** potency[:, list(chosen)]).sum(axis=1))
 
 
 def _by_turns(rng: np.random.Generator, n: int, wanted: int) -> NDArray[np.int64]:
@@ -113,7 +140,7 @@ def _chemistry(
     groups: NDArray[np.bool_],
     names: list[str],
     logp: NDArray[np.float64],
-) -> list[tuple[NDArray[np.float64], str]]:
+) -> list[_Latent]:
     """Assays that respond to either of two functional groups and a little to logP."""
     pairs = list(combinations(range(groups.shape[1]), 2))
     pairs = [pairs[i] for i in rng.permutation(len(pairs))]
@@ -121,12 +148,16 @@ def _chemistry(
     # Pairs that are neither too rare nor too common come first.
     pairs.sort(key=lambda pair: not low < groups[:, pair].any(axis=1).mean() < high)
     z = (logp - logp.mean()) / max(float(logp.std()), 1e-9)
-    made: list[tuple[NDArray[np.float64], str]] = []
+    made: list[_Latent] = []
     for number in range(settings.n_chemistry):
         a, b = pairs[number % len(pairs)]
-        has = groups[:, a] | groups[:, b]
-        made.append((4.6 + 1.9 * has + 0.3 * z, f"Holds {names[a]} or {names[b]}; a little logP."))
+        made.append((partial(_holds, groups, a, b, z), f"Holds {names[a]} or {names[b]}; a little logP."))
     return made
+
+
+def _holds(groups: NDArray[np.bool_], a: int, b: int, z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Potency of compounds by two functional groups and logP."""
+    return 4.6 + 1.9 * (groups[:, a] | groups[:, b]) + 0.3 * z
 
 
 def _shift(settings: SimulateSettings, true: NDArray[np.float64]) -> float:
@@ -138,62 +169,50 @@ def _shift(settings: SimulateSettings, true: NDArray[np.float64]) -> float:
     return settings.threshold - float(np.quantile(true, 1 - (low if share < low else high)))
 
 
-def measure_assays(settings: SimulateSettings, assays: Assays) -> pd.DataFrame:
-    """Measure some compounds in some assays, now and then twice.
+def measure_assays(settings: SimulateSettings, assays: Assays) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Measure some compounds in some assays, now and then twice, and say what can be known of each assay.
+
+    Works assay by assay: beyond the result, memory is that of a few vectors of length N.
 
     Returns
     -------
-    DataFrame
-        One row per measurement: ``compound`` int row of the library, ``column`` int assay, ``value`` pIC50
-        with two decimals. Ordered by compound, then assay.
-    """
-    rng = np.random.default_rng([settings.seed, 7])
-    is_measured = rng.random(assays.value.shape) < _chance_measured(settings, assays.value)
-    compound, column = np.nonzero(is_measured)
-    again = rng.random(len(compound)) < settings.repeats
-    compound = np.concatenate([compound, compound[again]])
-    column = np.concatenate([column, column[again]])
-    value = assays.value[compound, column] + rng.normal(0, settings.measurement_sd, len(compound))
-    order = np.lexsort((column, compound))
-    value = np.clip(value, 3.0, 10.0).round(2)
-    return pd.DataFrame({"compound": compound[order], "column": column[order], "value": value[order]})
-
-
-def _chance_measured(settings: SimulateSettings, value: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Chance that each pair is measured: `fill` on average in every assay, more for actives if so wished."""
-    if settings.fill_bias == 0 or settings.fill in (0.0, 1.0):
-        return np.full(value.shape, settings.fill)
-    z = settings.fill_bias * (value - value.mean(axis=0)) / np.maximum(value.std(axis=0), 1e-9)
-    low, high = np.full(value.shape[1], -50.0), np.full(value.shape[1], 50.0)
-    for _ in range(60):  # bisection for the intercept of each assay
-        middle = (low + high) / 2
-        is_low = (1 / (1 + np.exp(-(z + middle)))).mean(axis=0) < settings.fill
-        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
-    return 1 / (1 + np.exp(-(z + (low + high) / 2)))
-
-
-def true_auroc(settings: SimulateSettings, assays: Assays, measured: pd.DataFrame) -> pd.DataFrame:
-    """Say what is true of each assay: its kind, the AUROC that can be reached at best, and its counts.
-
-    The ceiling is the AUROC of the visible part of the true value, before noise, on the very labels that the
-    measurements give (repeats averaged, active at or above the threshold). Scores of a model can pass it by
-    chance only. It is 0.5 where nothing is visible.
-
-    Returns
-    -------
-    DataFrame, T rows
+    measured : DataFrame
+        One row per measurement: ``compound`` int32 row of the library, ``column`` int32 assay, ``value``
+        float32 pIC50 with two decimals. Ordered by compound, then assay.
+    truth : DataFrame, T rows
         ``assay, kind, threshold, ceiling_auroc, active_share, n_active, n_inactive, seen_by, description``.
+        The ceiling is the AUROC of the visible part of the true value, before noise, on the very labels
+        that the measurements give (repeats averaged, active at or above the threshold). Scores of a model
+        can pass it by chance only. It is 0.5 where nothing is visible.
     """
-    mean = measured.groupby(["column", "compound"], as_index=False)["value"].mean()
-    table = assays.table.copy()
-    ceiling, n_active, n_inactive = np.full(len(table), np.nan), np.zeros(len(table), int), np.zeros(len(table), int)
-    for column, rows in mean.groupby("column"):
-        is_active = rows["value"].to_numpy() >= settings.threshold
-        ceiling[column] = auroc(is_active, assays.visible[rows["compound"].to_numpy(), column])
+    T = len(assays)
+    compounds: list[NDArray[np.int32]] = []
+    values: list[NDArray[np.float32]] = []
+    ceiling, n_active, n_inactive = np.full(T, np.nan), np.zeros(T, int), np.zeros(T, int)
+    for column in track(range(T), "simulate assays") if T > 100 else range(T):
+        rng = np.random.default_rng([settings.seed, 7, column])
+        true = assays.value(column)
+        once = np.flatnonzero(rng.random(len(true)) < _chance_measured(settings, true))
+        again = once[rng.random(len(once)) < settings.repeats]
+        compound = np.concatenate([once, again])
+        value = true[compound] + rng.normal(0, settings.measurement_sd, len(compound))
+        value = np.clip(value, 3.0, 10.0).round(2)
+        compounds.append(compound.astype(np.int32))
+        values.append(value.astype(np.float32))
+        total = np.bincount(np.searchsorted(once, compound), weights=value, minlength=len(once))
+        n = np.bincount(np.searchsorted(once, compound), minlength=len(once))
+        # Rounded as labels are, so that 6.0 measured twice is not below 6.0.
+        is_active = np.round(total / np.maximum(n, 1), 9) >= settings.threshold
+        ceiling[column] = auroc(is_active, assays.visible(column)[once])
         n_active[column], n_inactive[column] = is_active.sum(), (~is_active).sum()
+    columns = np.repeat(np.arange(T, dtype=np.int32), [len(c) for c in compounds])
+    compound = np.concatenate(compounds or [np.zeros(0, np.int32)])
+    order = np.lexsort((columns, compound))
+    value = np.concatenate(values or [np.zeros(0, np.float32)])[order]
+    measured = pd.DataFrame({"compound": compound[order], "column": columns[order], "value": value})
     with np.errstate(invalid="ignore"):
         active_share = n_active / (n_active + n_inactive)
-    table = table.assign(
+    truth = assays.table.assign(
         threshold=settings.threshold,
         ceiling_auroc=ceiling.round(4),
         active_share=active_share.round(4),
@@ -201,7 +220,20 @@ def true_auroc(settings: SimulateSettings, assays: Assays, measured: pd.DataFram
         n_inactive=n_inactive,
     )
     first = ["assay", "kind", "threshold", "ceiling_auroc", "active_share", "n_active", "n_inactive"]
-    return table[[*first, "seen_by", "description"]]
+    return measured, truth[[*first, "seen_by", "description"]]
+
+
+def _chance_measured(settings: SimulateSettings, value: NDArray[np.float64]) -> NDArray[np.float64] | float:
+    """Chance that each compound is measured: `fill` on average, more for actives if so wished; (N,) or one number."""
+    if settings.fill_bias == 0 or settings.fill in (0.0, 1.0):
+        return settings.fill
+    z = settings.fill_bias * (value - value.mean()) / max(float(value.std()), 1e-9)
+    low, high = -50.0, 50.0
+    for _ in range(60):  # bisection for the intercept
+        middle = (low + high) / 2
+        is_low = (1 / (1 + np.exp(-(z + middle)))).mean() < settings.fill
+        low, high = (middle, high) if is_low else (low, middle)
+    return 1 / (1 + np.exp(-(z + (low + high) / 2)))
 
 
 def auroc(is_active: NDArray[np.bool_], score: NDArray[np.float64]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,49 +11,75 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from phenohit.data.profiles import Profiles
+from phenohit.data.profiles import write_profiles
 from phenohit.data.simulate_assays import Assays
 from phenohit.data.simulate_layout import POSITIVE_CONTROLS, feature_names
 from phenohit.data.simulate_settings import SimulateSettings
 from phenohit.files import write_table, write_text
 
-__all__ = ["to_profiles", "write_screen"]
+__all__ = ["write_screen", "write_wells"]
+
+_PLATES = 8  # plates per row group: a plate can be read without reading much else
+_ANSWERS = 20_000_000  # true values written at most; beyond, those of five assays of every kind
+_TEXT_ROWS = 1_000_000
 
 
-def to_profiles(
+def write_wells(
+    path: Path,
     settings: SimulateSettings,
     ids: list[str],
     wells: pd.DataFrame,
-    X: NDArray[np.float32],
-    cell_count: NDArray[np.int64],
-) -> Profiles:
-    """Put features and the metadata of wells together, in the column style of the field.
+    plates: Iterable[tuple[slice, NDArray[np.float32], NDArray[np.int64]]],
+) -> list[str]:
+    """Write features and metadata of wells in the column style of the field, some plates at a time.
 
     Parameters
     ----------
+    path : Path
     settings : SimulateSettings
     ids : list of str, length N
         Ids of the compounds.
     wells : DataFrame, P rows
         From `plan_wells`.
-    X : float32 array, shape (P, F)
-    cell_count : int array, shape (P,)
+    plates : iterable
+        From `measure_plates`.
+
+    Returns
+    -------
+    list of str
+        Names of the features.
     """
     names = np.array([*ids, *POSITIVE_CONTROLS, "DMSO"], dtype=object)  # DMSO is -1: the last
+    features = feature_names(settings)
+    width = max(3, len(str(int(wells["plate"].max()) + 1)))
     rows = pd.DataFrame(
         {
-            "Metadata_Plate": [f"SIM-P{plate + 1:03d}" for plate in wells["plate"]],
+            "Metadata_Plate": "SIM-P" + (wells["plate"] + 1).astype(str).str.zfill(width),
             "Metadata_Well": wells["well"],
-            "Metadata_Batch": [f"SIM-B{batch + 1}" for batch in wells["batch"]],
-            "Metadata_Replicate": [str(replicate + 1) for replicate in wells["replicate"]],
+            "Metadata_Batch": "SIM-B" + (wells["batch"] + 1).astype(str),
+            "Metadata_Replicate": (wells["replicate"] + 1).astype(str),
             "Metadata_compound_id": names[wells["compound"].to_numpy()],
             "Metadata_pert_type": wells["pert_type"],
             "Metadata_concentration_uM": [f"{dose:g}" for dose in wells["dose_uM"]],
-            "Metadata_cell_count": [str(count) for count in cell_count],
+            "Metadata_cell_count": "",
         },
         dtype=str,
     )
-    return Profiles(X, rows, feature_names(settings), (f"{settings.normalise}[plate, negcon]",))
+    history = (f"{settings.normalise}[plate, negcon]",)
+    held: list[tuple[pd.DataFrame, NDArray[np.float32]]] = []
+    with write_profiles(path, list(rows.columns), features, history) as write:
+
+        def flush() -> None:
+            write(pd.concat([part for part, _ in held]), np.concatenate([X for _, X in held]))
+            held.clear()
+
+        for where, X, cell_count in plates:
+            held.append((rows.iloc[where].assign(Metadata_cell_count=cell_count.astype(str)), X))
+            if len(held) == _PLATES:
+                flush()
+        if held:
+            flush()
+    return features
 
 
 def write_screen(
@@ -60,7 +87,6 @@ def write_screen(
     settings: SimulateSettings,
     *,
     library: pd.DataFrame,
-    profiles: Profiles,
     assays: Assays,
     measured: pd.DataFrame,
     truth: pd.DataFrame,
@@ -74,12 +100,11 @@ def write_screen(
     settings : SimulateSettings
     library : DataFrame, N rows
         From `build_library`, with a column ``compound_id``.
-    profiles : Profiles of P wells
     assays : Assays of N compounds
     measured : DataFrame
         From `measure_assays`.
     truth : DataFrame, T rows
-        From `true_auroc`.
+        From `measure_assays`.
 
     Raises
     ------
@@ -90,24 +115,35 @@ def write_screen(
     names = assays.table["assay"].to_numpy(dtype=object)
     activities = pd.DataFrame(
         {
-            "compound_id": ids[measured["compound"].to_numpy()],
-            "assay": names[measured["column"].to_numpy()],
-            "value": [f"{value:.2f}" for value in measured["value"]],
+            "compound_id": pd.Categorical.from_codes(measured["compound"], categories=ids),
+            "assay": pd.Categorical.from_codes(measured["column"], categories=names),
+            "value": measured["value"].to_numpy(np.float64).round(2),
         }
     )
-    answers = pd.DataFrame(np.round(assays.value, 3), columns=list(names))
+    # True values of every compound are for scoring hit lists; all of a large screen would be larger than the screen.
+    shown = range(len(assays)) if len(ids) * len(assays) <= _ANSWERS else _first_of_each_kind(assays.table)
+    answers = pd.DataFrame({names[j]: np.round(assays.value(j), 3) for j in shown})
     answers.insert(0, "compound_id", ids)
     structures = ["compound_id", "smiles", "series", "is_pains", "is_salt", "is_twin"]
-    profiles.save(folder / "simulated_profiles.parquet")
     write_table(folder / "simulated_structures.csv", library[structures])
-    write_table(folder / "simulated_activities.csv", activities)
+    write_table(folder / _activities(len(activities)), activities)
     write_table(folder / "simulated_answers.csv", answers)
     write_table(folder / "simulated_truth.csv", truth)
-    write_text(folder / "simulated.yaml", _yaml(folder, settings))
+    write_text(folder / "simulated.yaml", _yaml(folder, settings, len(activities)))
     write_text(folder / "README.txt", _readme(settings, truth))
 
 
-def _yaml(folder: Path, settings: SimulateSettings) -> str:
+def _first_of_each_kind(table: pd.DataFrame) -> list[int]:
+    """Return five assays of every kind."""
+    return [int(i) for i in table.groupby("kind", sort=False).head(5).index]
+
+
+def _activities(n: int) -> str:
+    """Return the file of the measurements: text that anyone can open, Parquet where it would be huge."""
+    return "simulated_activities.csv" if n <= _TEXT_ROWS else "simulated_activities.parquet"
+
+
+def _yaml(folder: Path, settings: SimulateSettings, n_measurements: int) -> str:
     """Return the settings of a run over the files in `folder`, with paths as the caller gave the folder."""
     n_hits = settings.n_hits or max(1, min(342, settings.n_compounds // 20))
     config = {
@@ -122,7 +158,7 @@ def _yaml(folder: Path, settings: SimulateSettings) -> str:
         },
         "activities": [
             {
-                "path": (folder / "simulated_activities.csv").as_posix(),
+                "path": (folder / _activities(n_measurements)).as_posix(),
                 "format": "long",
                 "id": "compound_id",
                 "assay": "assay",
@@ -169,10 +205,12 @@ simulated_structures.csv     compound_id and smiles; also the series each compou
                              singleton), and whether it is a deliberate PAINS member, a salt, or the mirror
                              image of another compound.
 simulated_activities.csv     long: compound_id, assay, value (pIC50). Most pairs are not measured, some twice.
+                             (simulated_activities.parquet where there are more than a million.)
 simulated_truth.csv          per assay: kind, what can see it, and ceiling_auroc, the AUROC of the true value
                              before noise on the labels given: what the data named under seen_by can reach at
                              best.
 simulated_answers.csv        true pIC50 of every compound in every assay, measured or not: to score hit lists.
+                             (In a screen of more than 20 million pairs: in five assays of every kind.)
 simulated.yaml               settings for: phenohit run simulated.yaml
 
 Active means pIC50 >= {threshold:g}.
