@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from phenohit.data.matrix import RowMatrix, take_rows
 from phenohit.errors import ColumnError, FileError, ShapeError, some
 from phenohit.files import atomic, read_table
 
@@ -29,7 +30,7 @@ class Profiles:
 
     Attributes
     ----------
-    X : float32 array, shape (N, F)
+    X : float32 array or `RowMatrix`, shape (N, F)
         One row per well or compound. NaN is "not measured" and must be dealt with before a model.
     rows : DataFrame, N rows
         Columns ``Metadata_*``, all text (empty text = unknown). ``Metadata_compound`` is the key by
@@ -98,11 +99,12 @@ class Profiles:
         """Return the given rows (positions or a boolean mask), in that order."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
-        return replace(self, X=self.X[rows], rows=self.rows.iloc[rows])
+        return replace(self, X=take_rows(self.X, rows), rows=self.rows.iloc[rows])
 
     def with_features(self, X: NDArray[np.float32], features: Sequence[str], step: str) -> Profiles:
         """Return the same rows with other features, and `step` added to the history."""
-        X = np.ascontiguousarray(X, dtype=np.float32)
+        if not isinstance(X, RowMatrix):
+            X = np.ascontiguousarray(X, dtype=np.float32)
         return replace(self, X=X, features=list(features), history=(*self.history, step))
 
     def save(self, path: str | os.PathLike[str]) -> None:

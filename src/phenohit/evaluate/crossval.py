@@ -112,9 +112,10 @@ def _fit(
     seen = data.take(train)
     how = scale if learner.needs_scaling else "none"
     prepare = Prepare.fit(seen, prune=how == "each", scale=how != "none", common=how == "common", clip=clip)
+    seen = prepare.apply(seen)  # the raw rows are let go: at half a million compounds each copy is gigabytes
     held = (prepare.apply(data.take(valid)), labels.take(valid)) if len(valid) else None
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    fitted = learner.fit(prepare.apply(seen), labels.take(train), valid=held, seed=number, run=folder, jobs=jobs)
+    fitted = learner.fit(seen, labels.take(train), valid=held, seed=number, run=folder, jobs=jobs)
     return fitted, prepare
 
 

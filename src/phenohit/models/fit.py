@@ -30,6 +30,7 @@ from phenohit.tensors import read_tensors, write_tensors
 __all__ = ["Plan", "Rows", "State", "generator", "threads", "train"]
 
 CHECKPOINT_SECONDS = 10.0  # a killed run loses at most this much training
+_COPIED = 16_384  # rows moved to the device at a time
 _VALID_ROWS = 8192  # rows whose validation loss is computed at a time
 log = logging.getLogger("phenohit")
 
@@ -73,10 +74,14 @@ class Rows:
     def of(cls, X: NDArray[np.float32], Y: sparse.csr_matrix, device: torch.device) -> Rows:
         """Move rows that have labels to the device; the others are left behind."""
         labelled = np.flatnonzero(Y.getnnz(axis=1))
+        resident = torch.empty((len(labelled), X.shape[1]), dtype=torch.float32, device=device)
+        for start in range(0, len(labelled), _COPIED):  # in blocks: the matrix is never held twice
+            part = slice(start, start + _COPIED)
+            resident[part] = torch.tensor(X[labelled[part]])
         if len(labelled) < len(X):
-            X, Y = X[labelled], Y[labelled]
+            Y = Y[labelled]
         return cls(
-            torch.tensor(X, device=device),
+            resident,
             torch.tensor(Y.indptr, dtype=torch.int64, device=device),
             torch.tensor(Y.indices, dtype=torch.int64, device=device),
             torch.tensor(Y.data, dtype=torch.float32, device=device),

@@ -104,14 +104,13 @@ class Forest:
         del valid, run  # nothing to stop early
         known = Known.of(data, labels)
         Y = labels.Y.tocsc()
-        X = np.ascontiguousarray(data.X)
         tasks = np.flatnonzero(known.fitted)
         counts = [min(_TREES, self.settings.n_trees - done) for done in range(0, self.settings.n_trees, _TREES)]
         # The largest tasks go first, so that no core is left alone with one at the end.
         order = tasks[np.argsort(-np.diff(Y.indptr)[tasks], kind="stable")]
         units = [(task, part, count) for task in order for part, count in enumerate(counts)]
         calls = (
-            delayed(_grow)(X, *_column(Y, task), count, _seed(seed, known.tasks[task], part), self.settings)
+            delayed(_grow)(data.X, *_column(Y, task), count, _seed(seed, known.tasks[task], part), self.settings)
             for task, part, count in units
         )
         # Arguments above 1 MB reach the workers as one memory-mapped file, written once.

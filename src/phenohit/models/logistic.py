@@ -92,7 +92,7 @@ class Logistic:
         del valid, seed, run  # one minimum, found at once
         known = Known.of(data, labels)
         Y = labels.Y.tocsc()
-        X = np.ascontiguousarray(data.X)
+        X = data.X
         tasks = np.flatnonzero(known.fitted)
         n = np.diff(Y.indptr)[tasks].astype(float)
         work = (n * np.minimum(n, X.shape[1]) ** 2).sum() * 10

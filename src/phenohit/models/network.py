@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from phenohit.data.labels import Labels
+from phenohit.data.matrix import stack_rows
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, FileError, LabelError
@@ -193,7 +194,7 @@ class Network:
             pairs = [(data.X, labels.Y), *([] if valid is None else [(valid[0].X, valid[1].Y)])]
             held = valid is not None and self._can_stop(valid[1], tasks)
             if valid is not None and not held and self.uses_valid:  # they serve better as training rows
-                pairs = [(np.vstack([X for X, _ in pairs]), sparse.vstack([Y for _, Y in pairs], format="csr"))]
+                pairs = [(stack_rows([X for X, _ in pairs]), sparse.vstack([Y for _, Y in pairs], format="csr"))]
             rows = [Rows.of(X, Y[:, tasks].tocsr(), device) for X, Y in pairs[: 1 + held]]
             file = None if run is None else Path(run) / f"{self.name}.checkpoint.safetensors"
             # Small steps gain nothing from a second thread and lose much where the cores are shared.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from phenohit.data.labels import Labels
+from phenohit.data.matrix import RowMatrix
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
 from phenohit.errors import FileError, ShapeError
@@ -147,11 +148,12 @@ class Rate:
 
 def _plates(data: Profiles) -> sparse.csr_matrix:
     """Rows x plates as a sparse matrix, refusing what cannot be a fraction."""
-    negative = (data.X < 0).any(axis=0)
-    if negative.any():
-        column = data.features[int(np.argmax(negative))]
+    shares = data.X.csr() if isinstance(data.X, RowMatrix) else sparse.csr_matrix(data.X)
+    negative = np.flatnonzero(shares.data < 0)
+    if len(negative):
+        column = data.features[shares.indices[negative[0]]]
         raise ShapeError(
             f"Plate column '{column}' holds negative values. With by: plate, features must be one column per plate, "
             "0 or above; do not scale them."
         )
-    return sparse.csr_matrix(data.X, dtype=np.float64)
+    return shares.astype(np.float64)

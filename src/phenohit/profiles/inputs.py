@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
-from phenohit.chem.fingerprints import unpack
+from phenohit.data.matrix import RowMatrix
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ShapeError
 
@@ -27,7 +28,7 @@ def fingerprint_table(compounds: NDArray[np.object_], packed: NDArray[np.uint8])
     """
     if len(compounds) != len(packed):
         raise ShapeError(f"There are {len(compounds)} compounds but {len(packed)} fingerprints.")
-    X = unpack(packed)
+    X = RowMatrix(packed)
     names = [f"ECFP6_{i}" for i in range(X.shape[1])]
     return Profiles(X, pd.DataFrame({"Metadata_compound": compounds}), names, ("ecfp6[none]",))
 
@@ -61,10 +62,9 @@ def plate_table(profiles: Profiles) -> Profiles | None:
     codes, plates = pd.factorize(parts, sort=True)
     if len(plates) < 2:
         return None
-    X = np.zeros((len(profiles), len(plates)), dtype=np.float32)
-    np.add.at(X, (parts.index.to_numpy(), codes), 1.0)
-    X /= X.sum(axis=1, keepdims=True)
-    return profiles.with_features(X, [f"plate_{p}" for p in plates], "plate[none]")
+    n = np.bincount(parts.index, minlength=len(profiles))[parts.index]
+    share = sparse.csr_matrix((1.0 / n, (parts.index, codes)), shape=(len(profiles), len(plates)))
+    return profiles.with_features(RowMatrix(share), [f"plate_{p}" for p in plates], "plate[none]")
 
 
 def no_features(profiles: Profiles) -> Profiles:

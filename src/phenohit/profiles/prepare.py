@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from phenohit.data.dropped import dropped, nothing_dropped
+from phenohit.data.matrix import RowMatrix
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, FileError, ShapeError, some
 from phenohit.tensors import read_tensors, write_tensors
@@ -149,13 +150,23 @@ class Prepare:
                 + (f"; missing: {some(other)}." if other else ", of other names or in another order.")
             )
         columns = _Columns(self.kept, self.median, self.mean, self.sd, self.clip)
+        names = [self.features[k] for k in self.kept]
+        if isinstance(profiles.X, RowMatrix) and self.clip is None:  # no gaps: it stays packed
+            moved = (self.mean, self.sd) if self.scale else ()
+            return self._history(profiles.with_features(profiles.X.affine(self.kept, *moved), names, self._select))
         X = np.empty((len(profiles), len(self.kept)), dtype=np.float32)
         for start in range(0, len(profiles), _BLOCK):
             block = columns.read(profiles.X, start)
             if self.scale:
                 block = np.clip((block - self.mean) / self.sd, -_LARGEST, _LARGEST)
             X[start : start + _BLOCK] = block
-        out = profiles.with_features(X, [self.features[k] for k in self.kept], f"select[{self.scope}]")
+        return self._history(profiles.with_features(X, names, self._select))
+
+    @property
+    def _select(self) -> str:
+        return f"select[{self.scope}]"
+
+    def _history(self, out: Profiles) -> Profiles:
         return replace(out, history=(*out.history, f"standardise[{self.scope}]")) if self.scale else out
 
     def save(self, path: str | os.PathLike[str]) -> None:
