@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# A thin second environment over the first: AnnData needs pandas below 3 on Python 3.11, and users have both.
+BIN2 := .venv-pandas2/bin
+READY2 := .venv-pandas2/.ready
 
 .PHONY: demo test lint types clean
 
@@ -10,8 +13,9 @@ demo: $(READY)
 	$(BIN)/phenohit simulate runs/simulated-screen
 	$(BIN)/phenohit run runs/simulated-screen/simulated.yaml --out runs/demo
 
-test: $(READY) lint types
+test: $(READY) $(READY2) lint types
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN2)/python -m pytest -n 2 --dist loadgroup tests/data tests/labels tests/profiles
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -29,5 +33,14 @@ $(READY): pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
 	@touch $(READY)
 
+$(READY2): $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-pandas2
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(BIN2)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
+	$(BIN)/python -c 'from pathlib import Path; import phenohit; print(Path(phenohit.__file__).parents[1])' \
+	  > "$$($(BIN2)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/package.pth"
+	$(BIN)/uv pip install --quiet --python $(BIN2)/python 'anndata>=0.11' 'pandas>=2.2,<3'
+	@touch $(READY2)
+
 clean:
-	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-pandas2 runs .pytest_cache .ruff_cache .hypothesis

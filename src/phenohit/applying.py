@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from phenohit.config import Config, StructureSource
-from phenohit.data.read import read_any, read_profiles, read_structures
+from phenohit.data.read import read_any, read_structures
 from phenohit.errors import ColumnError, RunError, some
 from phenohit.files import read_json, write_table
 from phenohit.models import find_model
 from phenohit.profiles.aggregate import to_compounds
 from phenohit.profiles.identify import identify
 from phenohit.profiles.prepare import Prepare
+from phenohit.screen import new_wells
 from phenohit.settings import read_config
 
 __all__ = ["apply_run", "check_folds"]
@@ -53,7 +53,7 @@ def apply_run(run: str, profiles: str, out: str) -> pd.DataFrame:
         raise RunError(
             f"The final model of '{run}' reads {plan['input']}, not profiles: there is nothing to predict from."
         )
-    raw, lost = read_profiles(replace(config.profiles, path=profiles))
+    raw, lost = new_wells(folder, config.profiles, profiles)
     structures = read_structures(config.structures) if config.structures.path else None
     data, _, unknown = identify(raw, structures, jobs=1)
     if config.profiles.unit == "compound":

@@ -50,9 +50,13 @@ def chemistry(config: Config) -> None:
     _until(config, "chemistry")
 
 
-def labels(config: Config) -> None:
-    """Turn activities into tasks for the imaged compounds."""
+def labels(config: Config, explain: str = "") -> None:
+    """Turn activities into tasks; --explain "COMPOUND in TASK" tells why a label is what it is, or absent."""
     _until(config, "labels")
+    if explain:
+        from phenohit.labels.explain import explain as answer
+
+        print(answer(f"{config.out}/labels.parquet", explain, skeleton=config.labels.join == "skeleton"))
 
 
 def split(config: Config) -> None:

@@ -20,15 +20,17 @@ import yaml
 
 from phenohit import campaign
 from phenohit.config import Config, SplitConfig
-from phenohit.data.dropped import dropped, nothing_dropped
+from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
 from phenohit.evaluate.crossval import concatenate, fit_split
 from phenohit.evaluate.splits import Folds
-from phenohit.files import atomic, hash_file, read_table, write_json, write_table, write_text
+from phenohit.files import atomic, read_table, write_json, write_table, write_text
+from phenohit.labels.database import masked
 from phenohit.progress import track
 from phenohit.runs import open_run, slug
+from phenohit.screen import read_screen
 from phenohit.study import Method, Study, check_config
 
 __all__ = ["STEPS", "run_study"]
@@ -57,7 +59,7 @@ def run_study(config: Config, until: str = "report") -> Path:
     """
     check_config(config)
     with open_run(config.out, name=config.name, seed=config.seed, simulated=config.simulated) as run:
-        write_text(run.path("config.yaml"), yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+        write_text(run.path("config.yaml"), yaml.safe_dump(_public(config), sort_keys=False))
         study = Study(run, config)
         run.manifest["splits"] = [split for split, _ in study.splits()]
         for name, step in STEPS.items():
@@ -70,54 +72,26 @@ def run_study(config: Config, until: str = "report") -> Path:
     return Path(config.out)
 
 
+_SECRET = ("key", "secret", "token", "password", "credential")
+
+
+def _public(config: Config) -> dict[str, Any]:
+    """Return the settings as they may be shown to others: without what opens a store."""
+    shown = _plain(asdict(config))
+    for activities in shown["activities"]:
+        activities["path"] = masked(activities["path"])
+    storage = shown["profiles"]["storage"]
+    shown["profiles"]["storage"] = {
+        k: "(not shown)" if any(word in k.lower() for word in _SECRET) or isinstance(v, dict) else v
+        for k, v in storage.items()
+    }
+    return shown
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-# --- data: which compound is every well -------------------------------------------------------
-
-
-def step_data(study: Study) -> None:
-    """Read profiles and structures, find out which compound each row is, aggregate."""
-    config = study.config
-    paths = [p for p in (config.profiles.path, config.structures.path) if p]
-    study.run.step(
-        "data",
-        partial(_read, study),
-        settings=[asdict(config.profiles), asdict(config.structures)],
-        inputs={p: hash_file(p) for p in paths},
-        outputs=["profiles.parquet", "wells.parquet", "identified.parquet", "dropped/data.csv"],
-    )
-
-
-def _read(study: Study) -> dict[str, Any]:
-    from phenohit.data.read import read_profiles, read_structures
-    from phenohit.profiles.aggregate import to_compounds
-    from phenohit.profiles.identify import identify
-
-    config, run = study.config, study.run
-    structures = read_structures(config.structures) if config.structures.path else None
-    lost = nothing_dropped()
-    if config.profiles.path:
-        raw, lost = read_profiles(config.profiles)
-    else:  # no images: the library itself is the table, its features come from the structures
-        assert structures is not None
-        rows = structures.rename(columns={"id": "Metadata_compound_id", "smiles": "Metadata_SMILES"}).astype(str)
-        raw = Profiles(np.zeros((len(rows), 0), np.float32), rows, [])
-    profiles, compounds, unknown = identify(raw, structures, jobs=study.jobs)
-    wells = pd.DataFrame({"compound": profiles.compounds})
-    wells["plate"] = profiles.rows.get("Metadata_Plate", "")
-    wells["well"] = profiles.rows.get("Metadata_Well", "")
-    if config.profiles.unit == "compound" or not config.profiles.path:
-        profiles = to_compounds(profiles, how=config.profiles.aggregate)
-    profiles.save(run.path("profiles.parquet"))
-    write_table(run.path("wells.parquet"), wells)
-    write_table(run.path("identified.parquet"), compounds)
-    write_table(run.path("dropped", "data.csv"), pd.concat([lost, unknown], ignore_index=True))
-    kept = {"wells": len(wells), "compounds": len(compounds), "features": len(profiles.features)}
-    return {"rows_read": len(raw), **kept}
 
 
 # --- chemistry: series and scaffolds ----------------------------------------------------------
@@ -172,15 +146,17 @@ def _relate(study: Study, similarities: list[float], primary: float) -> dict[str
 
 def step_labels(study: Study) -> None:
     """Turn activities into tasks and join them to the imaged compounds."""
+    from phenohit.labels.sources import fingerprints
+
     config = study.config
-    paths = [p for source in config.activities for p in (source.path, source.rows, source.tasks) if p]
-    tables = ["labels.parquet", "labels.tasks.parquet", "labels.compounds.parquet"]
+    tables = ["labels.parquet", "labels.tasks.parquet", "labels.compounds.parquet", "labels.records.parquet"]
+    tables += ["labels.records.compounds.parquet", "labels.values.parquet", "labels.fates.csv", "tasks.overlap.parquet"]
     study.run.step(
         "labels",
         partial(_label, study),
         settings=[[asdict(s) for s in config.activities], asdict(config.labels)],
         after=("data",),
-        inputs={p: hash_file(p) for p in paths},
+        inputs=fingerprints(config.activities),
         outputs=[*tables, "match.csv", "dropped/labels.csv"],
     )
 
@@ -190,12 +166,15 @@ def _label(study: Study) -> dict[str, Any]:
 
     config, run = study.config, study.run
     compounds, _ = read_table(run.path("identified.parquet"))
-    labels, report, lost = assemble(config.activities, compounds, config.labels, jobs=study.jobs)
-    labels.save(run.path("labels.parquet"))
+    path = run.path("labels.parquet")
+    labels, report, lost = assemble(config.activities, compounds, config.labels, jobs=study.jobs, trace=path)
+    labels.save(path)
     write_table(run.path("match.csv"), report)
     write_table(run.path("dropped", "labels.csv"), lost)
     counts = labels.counts()
+    releases = sorted(set(labels.tasks["release"].astype(str)) - {""}) if "release" in labels.tasks else []
     return {
+        "releases": releases,
         "tasks": len(labels.tasks),
         "labels": int(labels.Y.nnz),
         "labelled_compounds": int((np.diff(labels.Y.indptr) > 0).sum()),
@@ -374,7 +353,7 @@ def _undefined(study: Study, split: str) -> pd.DataFrame:
 
 
 STEPS: dict[str, Callable[[Study], None]] = {
-    "data": step_data,
+    "data": read_screen,
     "chemistry": step_chemistry,
     "labels": step_labels,
     "split": step_split,

@@ -23,8 +23,9 @@ __all__ = ["call", "expand", "read_config"]
 def call(command: Callable[..., Any], arguments: Sequence[str], *, prog: str) -> Any:
     """Call a typed function with arguments from the command line.
 
-    A function whose only parameter is called `config` and is a dataclass takes a YAML file as its
-    first argument, and every key of the dataclass as a flag. Others take their parameters.
+    A function whose first parameter is called `config` and is a dataclass takes a YAML file as its
+    first argument, and every key of the dataclass as a flag; its other parameters are texts, given as
+    flags too. Other functions take their parameters.
 
     Raises
     ------
@@ -34,8 +35,9 @@ def call(command: Callable[..., Any], arguments: Sequence[str], *, prog: str) ->
     hints = get_type_hints(command)
     hints.pop("return", None)
     whole = hints.get("config")
-    if list(hints) == ["config"] and whole is not None and is_dataclass(whole):
-        return command(read_config(arguments, prog=prog, description=command.__doc__ or "", kind=whole))
+    if whole is not None and is_dataclass(whole) and next(iter(hints)) == "config":
+        arguments, own = _own(arguments, [name for name in hints if name != "config"])
+        return command(read_config(arguments, prog=prog, description=command.__doc__ or "", kind=whole), **own)
     needed = [p for p in signature(command).parameters.values() if p.default is p.empty]
     shown = " ".join(p.name.upper() for p in needed)
     parser = ArgumentParser(prog=prog, exit_on_error=False, usage=" ".join(f"{prog} {shown} [--key value ...]".split()))
@@ -46,6 +48,23 @@ def call(command: Callable[..., Any], arguments: Sequence[str], *, prog: str) ->
             break
         arguments[2 * place : 2 * place + 1] = [f"--{name}", arguments[2 * place]]
     return command(**vars(parser.instantiate(_parse(parser, arguments))))
+
+
+def _own(arguments: Sequence[str], names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Take the texts of flags that are the command's own, not the config's, out of the arguments."""
+    left, own = list(arguments), {}
+    for name in names:
+        for place, text in enumerate(left):
+            if text.startswith(f"--{name}="):
+                own[name] = left.pop(place).split("=", 1)[1]
+                break
+            if text == f"--{name}":
+                if place + 1 == len(left):
+                    raise ConfigError(f"'--{name}' needs a text after it.")
+                own[name] = left[place + 1]
+                del left[place : place + 2]
+                break
+    return left, own
 
 
 def read_config(arguments: Sequence[str], *, prog: str, description: str, kind: Any) -> Any:
@@ -76,7 +95,9 @@ def _parse(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
         if unknown:
             known = [a.option_strings[0].lstrip("-") for a in parser._actions if a.option_strings]
             text = f"'--{unknown[1].split('=')[0]}' is no setting. {nearest(unknown[1].split('=')[0], known)}"
-        raise ConfigError(f"{text} See: {parser.prog} --help") from error
+        from phenohit.labels.database import masked  # an address with a password may be part of the text
+
+        raise ConfigError(f"{masked(text)} See: {parser.prog} --help") from error
     return parsed
 
 

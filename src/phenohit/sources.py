@@ -41,8 +41,8 @@ class Step:
         show), tvn (typical-variation normalisation: principal components of the controls, then centre and
         scale per batch).
     method : str
-        For normalise: standardize (mean, SD) or mad_robustize (median, MAD); for sphere: ZCA-cor, ZCA, PCA
-        or PCA-cor. Empty: mad_robustize, ZCA-cor.
+        For normalise: standardize (mean, SD), mad_robustize (median, MAD) or robust_z (median, SD); for
+        sphere: ZCA-cor, ZCA, PCA or PCA-cor. Empty: mad_robustize, ZCA-cor.
     by : {"plate", "batch", "all"}
         Rows that are fitted together; empty: plate for normalise, all for sphere, batch for tvn.
     reference : {"negcon", "plate"}
@@ -50,7 +50,7 @@ class Step:
     min_controls : int
         A group with fewer reference wells is refused.
     epsilon : float
-        Added to spreads by mad_robustize, and to eigenvalues by sphere.
+        Added to spreads by mad_robustize, and to singular values by sphere.
     limit : float
         A feature whose spread among the reference wells is so small that a well would lie further than
         this many units away is refused in that group and listed: a blow-up, not a phenotype.

@@ -11,6 +11,7 @@ from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError
 from phenohit.profiles import aggregate
 from phenohit.profiles.aggregate import to_compounds
+from phenohit.profiles.verbs import pycytominer
 
 
 def wells(X, compounds, **metadata) -> Profiles:
@@ -68,3 +69,62 @@ def test_no_features_is_fine():
 def test_unknown_way_lists_the_nearest():
     with pytest.raises(ConfigError, match=r"'medain'.*Nearest: median"):
         to_compounds(wells(np.zeros((1, 1)), ["a"]), how="medain")
+
+
+def replicates(n_compounds: int, seed: int = 0) -> Profiles:
+    rng = np.random.default_rng(seed)
+    keys = np.repeat(np.arange(n_compounds), rng.integers(1, 7, n_compounds))
+    rng.shuffle(keys)
+    signal = rng.normal(size=(n_compounds, 60))[keys]
+    return wells((0.6 * signal + rng.normal(size=signal.shape)).round(1), keys.astype(str))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(12, 1e-6), (4, 2e-3)])
+def test_modz_as_pycytominer_does_it(precision, tolerance):
+    given = replicates(40)
+    frame = pd.DataFrame(given.X.astype(float), columns=given.features)
+    frame["Metadata_compound"] = given.compounds
+    expected = pycytominer().consensus(
+        frame, replicate_columns=["Metadata_compound"], operation="modz", features=given.features,
+        modz_args={"method": "spearman", "min_weight": 0.01, "precision": precision},
+    )  # fmt: skip
+    got = to_compounds(given, how="modz")
+    expected = expected.set_index("Metadata_compound").loc[got.compounds, given.features]
+    np.testing.assert_allclose(got.X, expected, atol=tolerance)
+    assert got.history == ("modz[compound]",)
+
+
+def test_modz_in_small_blocks_gives_the_same(monkeypatch):
+    given = replicates(20)
+    gappy = wells(np.where(np.random.default_rng(1).random(given.X.shape) < 0.1, np.nan, given.X), given.compounds)
+    for profiles in (given, gappy):
+        whole = to_compounds(profiles, how="modz").X
+        with monkeypatch.context() as patch:
+            patch.setattr(aggregate, "_BLOCK", 64)
+            np.testing.assert_allclose(to_compounds(profiles, how="modz").X, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_modz_with_gaps_takes_no_missing_value_for_zero():
+    given = replicates(10, seed=3)
+    rows = np.flatnonzero(np.isin(given.compounds, [k for k in given.compounds if (given.compounds == k).sum() > 2]))
+    X = given.X.copy()
+    X[:, 5] = np.nan  # nobody has it: the weights are those of the other features
+    X[rows[0], 7] = np.nan
+    got = to_compounds(wells(X, given.compounds), how="modz")
+    assert np.isnan(got.X[:, 5]).all()
+    rest = np.delete(np.arange(60), [5, 7])
+    np.testing.assert_allclose(got.X[:, rest], to_compounds(given, how="modz").X[:, rest], atol=0.05)
+    mine = X[given.compounds == given.compounds[rows[0]], 7]
+    here = got.X[got.compounds == given.compounds[rows[0]], 7]
+    assert np.nanmin(mine) - 1e-6 <= here <= np.nanmax(mine) + 1e-6
+
+
+def test_modz_gives_a_stray_well_little_weight():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=200)
+    X = np.stack([signal, signal + 0.1 * rng.normal(size=200), signal + 0.1 * rng.normal(size=200), -3 * signal])
+    got = to_compounds(wells(X, list("aaaa")), how="modz").X[0]
+    share = (got - X[:3].mean(axis=0)) / (X[3] - X[:3].mean(axis=0))
+    assert np.median(share) == pytest.approx(0.01 / (0.01 + 3 * 2 / 3), abs=0.003)
+    flat = to_compounds(wells(np.ones((3, 5)), list("aaa")), how="modz").X  # correlates with nothing
+    np.testing.assert_allclose(flat, 1, rtol=1e-6)

@@ -37,6 +37,7 @@ METADATA = {
     "plate": "Metadata_Plate",
     "well": "Metadata_Well",
     "batch": "Metadata_Batch",
+    "site": "Metadata_Site",
     "compound_id": "Metadata_compound_id",
     "smiles": "Metadata_SMILES",
     "inchikey": "Metadata_InChIKey",
@@ -50,6 +51,7 @@ METADATA = {
 ALIASES = {
     "Metadata_Plate": ["Image_Metadata_Plate", "Metadata_Assay_Plate_Barcode", "Assay_Plate_Barcode", "Plate"],
     "Metadata_Well": ["Image_Metadata_Well", "Metadata_well_position", "well_position", "Well"],
+    "Metadata_Site": ["Image_Metadata_Site", "FOV"],
     "Metadata_SMILES": ["Metadata_smiles", "CPD_SMILES", "SMILES"],
     "Metadata_InChIKey": ["Metadata_inchikey", "InChIKey"],
 }

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-__all__ = ["DROPPED_COLUMNS", "dropped", "nothing_dropped"]
+from phenohit.errors import some
+
+__all__ = ["DROPPED_COLUMNS", "dropped", "listed", "nothing_dropped"]
 
 DROPPED_COLUMNS = ["stage", "what", "id", "reason"]
 
@@ -18,7 +20,8 @@ def dropped(stage: str, what: str, ids: Iterable[object], reason: str | Iterable
     ----------
     stage : str
         Step that left them out, e.g. ``"read profiles"``.
-    what : {'well', 'compound', 'feature', 'activity', 'task', 'structure', 'hit'}
+    what : str
+        One of well, plate, compound, feature, column, row, key, activity, task, structure, hit.
     ids : iterable
         What identifies each thing to the user: file and row, well, compound id, column name.
     reason : str or iterable of str
@@ -37,3 +40,12 @@ def dropped(stage: str, what: str, ids: Iterable[object], reason: str | Iterable
 def nothing_dropped() -> pd.DataFrame:
     """Return an empty table of the same form."""
     return pd.DataFrame({c: pd.Series(dtype=str) for c in DROPPED_COLUMNS})
+
+
+def listed(stage: str, what: str, ids: Iterable[object], reason: str | Iterable[str], most: int = 1000) -> pd.DataFrame:
+    """List things one by one, or with their number and the first ten where they are more than `most`."""
+    ids = [str(i) for i in ids]
+    reasons = [reason] * len(ids) if isinstance(reason, str) else list(reason)
+    if len(ids) <= most:
+        return dropped(stage, what, ids, reasons)
+    return dropped(stage, what, [f"{len(ids)} of them"], f"such as {some(ids)}: {reasons[0]}")

@@ -153,10 +153,18 @@ class Labels:
             raise FileError(f"'{path}' holds no labels written by PhenoHit.")
         compounds, _ = read_table(path.with_suffix(".compounds.parquet"))
         tasks, _ = read_table(path.with_suffix(".tasks.parquet"))
-        row = pd.Index(compounds["compound"].astype(str)).get_indexer(long["compound"].astype(str))
-        column = pd.Index(tasks["task"].astype(str)).get_indexer(long["task"].astype(str))
+        row = _places(compounds["compound"], long["compound"])
+        column = _places(tasks["task"], long["task"])
         if (row < 0).any() or (column < 0).any():
             raise FileError(f"'{path}' names compounds or tasks that the tables beside it lack: make it again.")
         shape = (len(compounds), len(tasks))
         Y = sparse.csr_matrix((long["value"].to_numpy(np.float32), (row, column)), shape=shape)
         return cls(Y, compounds, tasks)
+
+
+def _places(names: pd.Series, used: pd.Series) -> NDArray[np.intp]:
+    """Position in `names` of every name that is used, -1 if absent; each different name is looked up once."""
+    used = used.astype("category")
+    where = pd.Index(names.astype(str)).get_indexer(used.cat.categories.astype(str))
+    codes = used.cat.codes.to_numpy()
+    return np.where(codes < 0, -1, where[codes])

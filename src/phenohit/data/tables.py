@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from phenohit.data.columns import MISSING
 from phenohit.errors import ColumnError, FileError, nearest, some
 
-__all__ = ["BATCH", "TableFile", "as_text", "read_any"]
+__all__ = ["BATCH", "Damaged", "TableFile", "as_text", "header_of", "read_any", "read_text"]
 
 BATCH = 8192  # rows held as Arrow columns at a time
 _AT_ONCE = 64  # columns read together: opening a wide Parquet file for each is slow
@@ -34,6 +38,10 @@ class TableFile:
     path : Path
     schema : pyarrow.Schema
         Names and kinds of the columns, known without reading the rows of a Parquet file.
+    n_rows : int
+        Rows that are read: all, or those kept by `keep`.
+    decimal : str
+        What divides whole numbers from fractions in a text table: ``.`` or ``,``.
 
     Raises
     ------
@@ -43,18 +51,23 @@ class TableFile:
         If two columns have the same name.
     """
 
-    def __init__(self, path: str | os.PathLike[str], text: Sequence[str] = (), *, single: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], text: Sequence[str] | None = (), *, single: bool = False) -> None:
         self.path = Path(path)
         name = self.path.name.lower()
         if not self.path.is_file():
             raise FileError(f"'{self.path}' does not exist. Give the path of an existing file.")
         self._table: Any = None
+        self._groups: list[int] | None = None  # row groups of a Parquet file that hold the rows that are kept
+        self._mask: NDArray[np.bool_] | None = None  # which rows of these groups
+        self.decimal = "."
         if name.endswith(_CSV):
-            self._table = _read_csv(self.path, text, pa.float32() if single else pa.float64())
-            self.schema = self._table.schema
+            self._table, self.decimal = _read_csv(self.path, text, pa.float32() if single else pa.float64())
+            self.schema, self.n_rows = self._table.schema, self._table.num_rows
         elif name.endswith((".parquet", ".pq")):
-            with self._guard():
-                self.schema = pq.read_schema(self.path)
+            with self._guard(), self._parquet() as file:
+                self.schema, self.n_rows = file.schema_arrow, file.metadata.num_rows
+                sizes = [file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)]
+            self._starts = np.cumsum([0, *sizes])
         else:
             raise FileError(
                 f"'{self.path}' is of an unknown kind. Expected .parquet, .csv, .csv.gz or .tsv: rename or convert it."
@@ -69,8 +82,12 @@ class TableFile:
         """Names of the columns."""
         return list(self.schema.names)
 
-    def _guard(self) -> _Damaged:
-        return _Damaged(self.path)
+    def _parquet(self) -> pq.ParquetFile:
+        # Arrow's own reading ahead keeps the bytes of the whole file in memory.
+        return pq.ParquetFile(self.path, pre_buffer=False)
+
+    def _guard(self) -> Damaged:
+        return Damaged(self.path)
 
     def need(self, columns: Sequence[str], setting: str = "") -> None:
         """Raise ColumnError for the first column that is not there."""
@@ -82,12 +99,39 @@ class TableFile:
                     "Correct the name in the settings."
                 )
 
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Read only some of the rows from now on: ``rows`` is True for those, of the rows read until now.
+
+        Row groups of a Parquet file that hold none of them are not read at all.
+        """
+        if rows.all():
+            return
+        self.n_rows = int(rows.sum())
+        if self._table is not None:
+            self._table = self._table.filter(pa.array(rows))
+            return
+        whole = np.zeros(self._starts[-1], dtype=bool)
+        whole[self._positions()] = rows
+        bounds = list(zip(self._starts[:-1], self._starts[1:], strict=True))
+        self._groups = [g for g, (start, end) in enumerate(bounds) if whole[start:end].any()]
+        parts = [whole[bounds[g][0] : bounds[g][1]] for g in self._groups]
+        self._mask = np.concatenate(parts) if parts else np.zeros(0, dtype=bool)
+
+    def _positions(self) -> NDArray[np.intp]:
+        """Rows of the file that are kept."""
+        if self._groups is None or self._mask is None:
+            return np.arange(self._starts[-1])
+        spans = [np.arange(self._starts[g], self._starts[g + 1]) for g in self._groups]
+        return np.concatenate(spans)[self._mask] if spans else np.zeros(0, dtype=np.intp)
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Return some columns."""
         if self._table is not None:
             return self._table.select(list(columns))
-        with self._guard():
-            return pq.read_table(self.path, columns=list(columns))
+        with self._guard(), self._parquet() as file:
+            if self._groups is None:
+                return file.read(columns=list(columns))
+            return file.read_row_groups(self._groups, columns=list(columns)).filter(pa.array(self._mask))
 
     def columns(self, names: Sequence[str]) -> Iterator[tuple[str, pa.ChunkedArray]]:
         """Yield columns with their names, a few of them in memory at a time."""
@@ -100,11 +144,28 @@ class TableFile:
         if self._table is not None:
             yield from self._table.select(list(columns)).to_batches(max_chunksize=BATCH)
             return
-        with self._guard(), pq.ParquetFile(self.path) as file:
-            yield from file.iter_batches(batch_size=BATCH, columns=list(columns))
+        with self._guard(), self._parquet() as file:
+            if self._groups == []:
+                return
+            done = 0
+            for batch in file.iter_batches(batch_size=BATCH, row_groups=self._groups, columns=list(columns)):
+                if self._mask is None:
+                    yield batch
+                    continue
+                yield batch.filter(pa.array(self._mask[done : done + len(batch)]))
+                done += len(batch)
+
+    def history(self) -> tuple[str, ...]:
+        """Return the history of a table that `Profiles.save` wrote; empty for any other."""
+        try:
+            meta = json.loads((self.schema.metadata or {}).get(b"phenohit", b"{}"))
+            found = meta.get("history", [])
+        except (ValueError, AttributeError):
+            return ()
+        return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
-class _Damaged:
+class Damaged:
     """Turn what Arrow raises on a damaged file into a FileError that names it."""
 
     def __init__(self, path: Path) -> None:
@@ -114,36 +175,76 @@ class _Damaged:
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        damage = (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError)
+        damage = (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError)
         if isinstance(error, FileError) or not isinstance(error, damage):
             return
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        message = (
-            f"'{self.path}' cannot be read ({said}). It is {self.path.stat().st_size:,} bytes long and may be "
-            "truncated, of another kind or not UTF-8: copy or make it again."
-        )
+        message = f"'{self.path}' cannot be read ({said}). "
+        if "Expected " in said and " columns, got " in said:
+            message += (
+                "A row has another number of values than the first line has names. Remove lines before the header and "
+                "after the table, and put values that hold the separator in quotes; the file may also be truncated."
+            )
+        elif "UTF8" in said or "utf-8" in said:
+            message += f"{_not_utf8(self.path)} Save it as UTF-8 (in a spreadsheet: CSV UTF-8)."
+        else:
+            message += (
+                f"It is {self.path.stat().st_size:,} bytes long and may be truncated, of another kind or not UTF-8: "
+                "copy or make it again."
+            )
         raise FileError(message) from error
 
 
-def _read_csv(path: Path, text: Sequence[str], number: pa.DataType) -> pa.Table:
-    """Read a CSV file; `text` columns and all Metadata ones stay text, numbers become `number`."""
-    with _Damaged(path):
-        opener = gzip.open if path.name.lower().endswith(".gz") else open
-        with opener(path, "rb") as handle:
-            header = handle.readline().decode("utf-8-sig")
-        if not header.strip():
-            raise FileError(f"'{path}' is empty. Expected a table whose first line names the columns.")
-        separator = max(",;\t", key=header.count)
+def _not_utf8(path: Path) -> str:
+    """Say where a text is not UTF-8."""
+    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                odd = line[max(0, error.start - 10) : error.start + 10].decode("latin-1")
+                return f"Line {number} is not UTF-8 but another encoding: {odd!r}, read as Latin-1."
+    return "It is not UTF-8."
+
+
+def header_of(path: Path) -> tuple[str, str]:
+    """Return the first line of a text table and its separator: the most frequent of comma, semicolon and tab."""
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as handle:
+        first = handle.readline()
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FileError(f"'{path}' is UTF-16 text. Save it as UTF-8 (in a spreadsheet: CSV UTF-8).")
+    header = first.decode("utf-8-sig")
+    if not header.strip():
+        raise FileError(f"'{path}' is empty. Expected a table whose first line names the columns.")
+    return header, max(",;\t", key=header.count)
+
+
+def _guess(path: Path, parse: pa_csv.ParseOptions, separator: str) -> tuple[pa.Schema, str]:
+    """Guess the kinds of the columns on the first block, and whether fractions are written 1.5 or 1,5."""
+    found = {}
+    for point in (".",) if separator == "," else (".", ","):
+        convert = pa_csv.ConvertOptions(null_values=_NULLS, strings_can_be_null=True, decimal_point=point)
+        with pa_csv.open_csv(path, parse_options=parse, convert_options=convert) as start:
+            found[point] = start.schema
+    # A comma only where it makes numbers of columns that are text with a point.
+    best = max(found, key=lambda point: sum(not pa.types.is_string(f.type) for f in found[point]))
+    return found[best], best
+
+
+def _read_csv(path: Path, text: Sequence[str] | None, number: pa.DataType) -> tuple[pa.Table, str]:
+    """Read a CSV file; `text` columns (None: every one) and Metadata ones stay text, numbers become `number`."""
+    with Damaged(path):
+        _, separator = header_of(path)
         parse = pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-        nulls = {"null_values": _NULLS, "strings_can_be_null": True}
         # The kinds are guessed on the first block only: integers there may be fractions further down.
-        with pa_csv.open_csv(path, parse_options=parse, convert_options=pa_csv.ConvertOptions(**nulls)) as start:
-            guess = start.schema
-        types = {f.name: _csv_type(f, text, number) for f in guess}
-        convert = pa_csv.ConvertOptions(column_types=types, **nulls)
+        guess, point = _guess(path, parse, separator)
+        types = {f.name: pa.string() if text is None else _csv_type(f, text, number) for f in guess}
+        nulls = {"null_values": _NULLS, "strings_can_be_null": True}
+        convert = pa_csv.ConvertOptions(column_types=types, decimal_point=point, **nulls)
         try:
             read = pa_csv.ReadOptions(block_size=_BLOCK)
-            return pa_csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+            return pa_csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert), point
         except pa.ArrowInvalid as error:
             if "conversion error" not in str(error):
                 raise
@@ -151,6 +252,7 @@ def _read_csv(path: Path, text: Sequence[str], number: pa.DataType) -> pa.Table:
         frame = pd.read_csv(
             path,
             sep=separator,
+            decimal=point,
             low_memory=False,
             keep_default_na=False,
             na_values=_NULLS,
@@ -158,7 +260,7 @@ def _read_csv(path: Path, text: Sequence[str], number: pa.DataType) -> pa.Table:
         )
         mixed = frame.select_dtypes(exclude=["number", "bool"]).columns
         frame = frame.astype({c: object for c in mixed})
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        return pa.Table.from_pandas(frame, preserve_index=False), point
 
 
 def _csv_type(field: pa.Field, text: Sequence[str], number: pa.DataType) -> pa.DataType:
@@ -194,6 +296,19 @@ def read_any(
     if columns is not None:
         table.need(columns)
     return table.read(table.names if columns is None else columns).to_pandas(ignore_metadata=True)
+
+
+def read_text(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read a table with every column as text: '' where there is no value, plate 0017 with its zeros.
+
+    Raises
+    ------
+    FileError, ColumnError
+        As `read_any`.
+    """
+    table = TableFile(path, None)
+    arrow = table.read(table.names)
+    return pd.DataFrame({name: as_text(arrow[name]) for name in table.names}, index=range(arrow.num_rows))
 
 
 def as_text(column: pa.ChunkedArray) -> pd.Series:

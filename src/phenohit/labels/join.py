@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,9 +16,14 @@ from phenohit.config import ActivitySource, LabelsConfig
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.errors import LabelError, some
+from phenohit.files import write_table
 from phenohit.labels.curate import Merged, contradictions, merge_repeats, read_activities, to_labels
+from phenohit.labels.curate_records import RecordLabels, read_records
+from phenohit.labels.overlap import prune_overlap, prune_promiscuous, task_overlap, warn_duplicates
+from phenohit.labels.sources import check_format
+from phenohit.labels.trace import Trace
 
-__all__ = ["assemble", "join"]
+__all__ = ["assemble", "join", "matches"]
 
 log = logging.getLogger("phenohit")
 
@@ -25,7 +32,12 @@ REPORT_COLUMNS = ["source", "match", "n_label_compounds", "n_imaged_compounds", 
 
 
 def assemble(
-    sources: Sequence[ActivitySource], compounds: pd.DataFrame, config: LabelsConfig, *, jobs: int = 1
+    sources: Sequence[ActivitySource],
+    compounds: pd.DataFrame,
+    config: LabelsConfig,
+    *,
+    jobs: int = 1,
+    trace: Path | None = None,
 ) -> tuple[Labels, pd.DataFrame, pd.DataFrame]:
     """Read all activities and join them to the imaged compounds.
 
@@ -37,6 +49,10 @@ def assemble(
     config : LabelsConfig
     jobs : int
         Processes for standardising structures; 0: all cores.
+    trace : path, optional
+        Of the labels (``run/labels.parquet``): every record is written beside it
+        (`phenohit.labels.trace`), with ``labels.values.parquet`` (means, counts and spreads),
+        ``labels.fates.csv`` (records per rule) and ``tasks.overlap.parquet``.
 
     Returns
     -------
@@ -50,17 +66,42 @@ def assemble(
     """
     if not sources:
         raise LabelError("No activities are given. Name at least one table under activities.")
-    labels, minimum, lost = [], [], []
-    for source in sources:
-        activities, lost_rows = read_activities(source, jobs=jobs)
-        found, lost_repeats = to_labels(activities)
-        labels.append(found)
-        lost += [lost_rows, lost_repeats]
-        least = (source.min_active, source.min_inactive)
-        defaults = (config.min_active, config.min_inactive)
-        minimum.append(tuple(d if m is None else m for m, d in zip(least, defaults, strict=True)))
+    labels, minimum, lost, curated = [], [], [], []
+    with ExitStack() as stack:
+        writer = stack.enter_context(Trace(trace)) if trace else None
+        for source in sources:
+            check_format(source)
+            if source.format in ("chembl", "records"):
+                records = read_records(source, imaged=compounds, trace=writer, jobs=jobs)
+                curated.append(records)
+                found, lost_here = records.labels, [records.dropped]
+            else:
+                activities, lost_rows = read_activities(source, jobs=jobs)
+                found, lost_repeats = to_labels(activities)
+                lost_here = [lost_rows, lost_repeats]
+                if writer:
+                    writer.add(activities)
+            labels.append(found)
+            lost += lost_here
+            least = (source.min_active, source.min_inactive)
+            defaults = (config.min_active, config.min_inactive)
+            minimum.append(tuple(d if m is None else m for m, d in zip(least, defaults, strict=True)))
     joined, report, lost_join = join(labels, compounds, config, minimum=minimum)
+    overlap = task_overlap(joined)
+    warn_duplicates(overlap)
+    if trace:
+        _write_beside(trace, curated, overlap)
     return joined, report, pd.concat([*lost, lost_join], ignore_index=True)
+
+
+def _write_beside(trace: Path, curated: list[RecordLabels], overlap: pd.DataFrame) -> None:
+    columns = {"values": ["source", "compound", "assay", "value", "n", "sd", "low", "high", "used"],
+               "fates": ["source", "fate", "reason", "used", "n"]}  # fmt: skip
+    for name, ending in (("values", ".values.parquet"), ("fates", ".fates.csv")):
+        tables = [getattr(c, name) for c in curated]
+        table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns[name])
+        write_table(trace.with_suffix(ending), table)
+    write_table(trace.with_name("tasks.overlap.parquet"), overlap)
 
 
 def join(
@@ -129,6 +170,9 @@ def join(
     Y = sparse.csr_matrix(sparse.hstack(blocks, format="csr")) if blocks else sparse.csr_matrix((N, 0))
     joined = Labels(Y, compounds, tasks)
     joined = Labels(joined.Y, compounds, joined.tasks.assign(**joined.counts()))
+    if config.max_active_tasks is not None:
+        joined, lost_compounds = prune_promiscuous(joined, config.max_active_tasks)
+        lost.append(lost_compounds)
     keep, reasons = _enough(joined.tasks, np.asarray(least).reshape(-1, 2))
     lost.append(
         dropped(_STAGE, "task", joined.tasks["task"][~keep], [r for r, k in zip(reasons, keep, strict=True) if not k])
@@ -139,7 +183,38 @@ def join(
         if line.n_label_compounds:
             how = "not imaged" if line.match == "unmatched" else f"matched by {line.match}"
             log.info("labels: %s: %d compounds %s", line.source, line.n_label_compounds, how)
-    return joined.take_tasks(keep), report, pd.concat(lost, ignore_index=True)
+    joined = joined.take_tasks(keep)
+    if config.max_overlap is not None:
+        joined, lost_tasks = prune_overlap(joined, config.max_overlap)
+        lost.append(lost_tasks)
+    return joined, report, pd.concat(lost, ignore_index=True)
+
+
+def matches(labels: pd.DataFrame, compounds: pd.DataFrame, row: int, *, skeleton: bool = True) -> NDArray[np.object_]:
+    """Tell by what each label compound was joined to one imaged compound.
+
+    Parameters
+    ----------
+    labels : DataFrame, n rows
+        ``id``, ``inchikey``, ``skeleton`` of the compounds of one source.
+    compounds : DataFrame
+        All imaged compounds.
+    row : int
+        The imaged compound.
+    skeleton : bool
+        Whether the first block counts.
+
+    Returns
+    -------
+    ndarray of str, shape (n,)
+        ``id``, ``inchikey``, ``skeleton`` or ''.
+    """
+    how, left = np.full(len(labels), "", dtype=object), np.ones(len(labels), dtype=bool)
+    for by in ["id", "inchikey", "skeleton"] if skeleton else ["id", "inchikey"]:
+        label, imaged = _pairs(labels, compounds, by, left)
+        how[label[imaged == row]] = by
+        left[label] = False
+    return how
 
 
 def _join_one(

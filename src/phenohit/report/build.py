@@ -19,7 +19,10 @@ from markupsafe import Markup
 from phenohit import __version__
 from phenohit.evaluate.reading import READINGS
 from phenohit.files import write_text
+from phenohit.report.charts import flow_bar, histogram, rank_chart, share_mark, strip
+from phenohit.report.checks import FLAGS_SHOWN, PLATES_SHOWN
 from phenohit.report.facts import collect
+from phenohit.report.heatmaps import CELL_BOUNDS, plate_map, scale_key
 from phenohit.report.picks import DRAWN
 from phenohit.report.plots import fold_bar, interval_bar, plotly_code, share_bar
 from phenohit.report.results import LEVELS
@@ -72,7 +75,10 @@ def render(facts: dict[str, Any]) -> str:
         "pvalue": _pvalue,
         "chance": _chance,
     }
-    environment.globals |= {"interval_bar": interval_bar, "fold_bar": fold_bar, "share_bar": share_bar}
+    drawings = (
+        interval_bar, fold_bar, share_bar, flow_bar, histogram, rank_chart, share_mark, strip, plate_map, scale_key,
+    )  # fmt: skip
+    environment.globals |= {draw.__name__: draw for draw in drawings}
     code = [plotly_code(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)]
     return environment.get_template("report.html.j2").render(
         facts,
@@ -80,6 +86,9 @@ def render(facts: dict[str, Any]) -> str:
         readings=READINGS,
         drawn=DRAWN,
         levels=LEVELS,
+        cell_bounds=CELL_BOUNDS,
+        plates_shown=PLATES_SHOWN,
+        flags_shown=FLAGS_SHOWN,
         style=_trusted((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
         scripts=[_trusted(text) for text in code],
         policy=_policy(code),

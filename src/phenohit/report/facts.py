@@ -13,6 +13,8 @@ import yaml
 
 from phenohit.errors import FileError, RunError
 from phenohit.files import read_json, read_table
+from phenohit.report.checks import checks_facts
+from phenohit.report.labels import labels_facts
 from phenohit.report.picks import hits_facts
 from phenohit.report.results import split_facts
 from phenohit.report.tables import number, read_csv, records
@@ -36,7 +38,8 @@ def collect(folder: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Keys ``name, simulated, started, inputs, losses, splits, hits, made, verdict``.
+        Keys ``name, simulated, started, inputs, losses, match, plates, labels, splits, hits, made, verdict``;
+        ``plates`` and ``labels`` are None where nothing is known of them.
 
     Raises
     ------
@@ -53,13 +56,16 @@ def collect(folder: Path) -> dict[str, Any]:
     splits = _ordered([split_facts(path, images=images) for path in folders], folder, manifest)
     hits = hits_facts(folder, splits[0] if splits else None)
     inputs = _inputs(folder, manifest)
+    lost = read_csv(folder / "dropped.csv")
     return {
         "name": str(manifest.get("name") or folder.name),
         "simulated": bool(manifest.get("simulated", False)),
         "started": str(manifest.get("started", ""))[:16].replace("T", " "),
         "inputs": inputs,
-        "losses": losses(read_csv(folder / "dropped.csv")),
+        "losses": losses(lost),
         "match": _match(read_csv(folder / "match.csv")),
+        "plates": checks_facts(folder, lost),
+        "labels": labels_facts(folder),
         "splits": splits,
         "hits": hits,
         "made": _made(folder, manifest),

@@ -1,0 +1,119 @@
+"""From the files of a screen to one row per compound: read, normalise, check plates, identify, aggregate."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phenohit.config import ProfileSource
+from phenohit.data.dropped import nothing_dropped
+from phenohit.data.profiles import Profiles
+from phenohit.files import hash_file, write_table
+from phenohit.study import Study
+
+__all__ = ["new_wells", "read_screen"]
+
+
+def read_screen(study: Study) -> None:
+    """Do the step `data`: profiles and structures in, compounds out."""
+    from phenohit.data.inputs import profile_inputs
+
+    config = study.config
+    inputs = profile_inputs(config.profiles) if config.profiles.path else {}
+    if config.structures.path:
+        inputs[config.structures.path] = hash_file(config.structures.path)
+    study.run.step(
+        "data",
+        partial(_read, study),
+        settings=[asdict(config.profiles), asdict(config.structures), asdict(config.checks), config.seed],
+        inputs=inputs,
+        outputs=["profiles.parquet", "wells.parquet", "identified.parquet", "dropped/data.csv"],
+    )
+
+
+def _read(study: Study) -> dict[str, Any]:
+    from phenohit.data.read import read_structures
+    from phenohit.profiles.aggregate import to_compounds
+    from phenohit.profiles.identify import identify
+
+    config, run = study.config, study.run
+    structures = read_structures(config.structures) if config.structures.path else None
+    if config.profiles.path:
+        raw, lost = _wells(study)
+    else:  # no images: the library itself is the table, its features come from the structures
+        assert structures is not None
+        rows = structures.rename(columns={"id": "Metadata_compound_id", "smiles": "Metadata_SMILES"}).astype(str)
+        raw, lost = Profiles(np.zeros((len(rows), 0), np.float32), rows, []), nothing_dropped()
+    n_read = len(raw)
+    profiles, compounds, unknown = identify(raw, structures, jobs=study.jobs)
+    del raw  # gigabytes at half a million wells
+    wells = pd.DataFrame({"compound": profiles.compounds})
+    wells["plate"] = profiles.rows.get("Metadata_Plate", "")
+    wells["well"] = profiles.rows.get("Metadata_Well", "")
+    write_table(run.path("wells.parquet"), wells)
+    if config.profiles.unit == "compound" or not config.profiles.path:
+        profiles = to_compounds(profiles, how=config.profiles.aggregate)
+    profiles.save(run.path("profiles.parquet"))
+    write_table(run.path("identified.parquet"), compounds)
+    write_table(run.path("dropped", "data.csv"), pd.concat([lost, unknown], ignore_index=True))
+    kept = {"wells": len(wells), "compounds": len(compounds), "features": len(profiles.features)}
+    return {"rows_read": n_read, **kept}
+
+
+def _wells(study: Study) -> tuple[Profiles, pd.DataFrame]:
+    """Read all wells, do the steps, check the plates."""
+    from phenohit.data.read import read_profiles
+    from phenohit.profiles.steps import Steps
+
+    config, run = study.config, study.run
+    raw, lost = read_profiles(config.profiles)
+    profiles, gone, steps = Steps.fit_apply(raw, config.profiles.steps)
+    steps.save(run.folder / "steps")
+    shutil.rmtree(run.folder / "checks", ignore_errors=True)  # of other settings
+    if _can_check(raw) and config.checks.enabled:
+        profiles, flagged = _checked(raw, profiles, study)
+        gone = pd.concat([gone, flagged], ignore_index=True)
+    return profiles, pd.concat([lost, gone], ignore_index=True)
+
+
+def _can_check(wells: Profiles) -> bool:
+    """Whether there are plates with controls: without them there is nothing to compare with."""
+    return "Metadata_Plate" in wells.rows and wells.rows["Metadata_pert_type"].eq("negcon").to_numpy().any()
+
+
+def _checked(raw: Profiles, profiles: Profiles, study: Study) -> tuple[Profiles, pd.DataFrame]:
+    from phenohit.profiles.checks import check_plates, drop_flagged
+
+    config = study.config.checks
+    checks = check_plates(raw, profiles, config, seed=study.config.seed)
+    checks.save(study.run.folder / "checks")
+    return drop_flagged(profiles, checks, config)
+
+
+def new_wells(run: Path, source: ProfileSource, path: str) -> tuple[Profiles, pd.DataFrame]:
+    """Read wells that were imaged after a run, and bring them to the scale of its own.
+
+    Parameters
+    ----------
+    run : path
+        Run folder, with the steps that it learned.
+    source : ProfileSource
+        The run's own; its column map, controls and steps are used.
+    path : str
+        Where the new profiles are.
+    """
+    from phenohit.data.read import read_profiles
+    from phenohit.profiles.steps import Steps
+
+    # Which plates were read then says nothing about these.
+    raw, lost = read_profiles(replace(source, path=path, format="auto", plates=[], batches=[]))
+    if not source.steps:
+        return raw, lost
+    profiles, gone = Steps.load(run / "steps").apply(raw)
+    return profiles, pd.concat([lost, gone], ignore_index=True)
