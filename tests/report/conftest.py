@@ -1,8 +1,9 @@
-"""A run folder as the pipeline leaves it, with two splits, seven methods, 26 tasks and two hit lists."""
+"""A run folder as the pipeline leaves it: checked plates, two splits, seven methods, 26 tasks and two hit lists."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from phenohit.config import ChecksConfig, Step
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
@@ -20,6 +22,11 @@ from phenohit.evaluate.scores import score_table
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.summary import summarise
 from phenohit.files import read_table, write_json, write_table, write_text
+from phenohit.labels.overlap import label_statistics, task_overlap
+from phenohit.labels.rules import FATES, REASONS, USED
+from phenohit.profiles.checks import Checks, check_plates
+from phenohit.profiles.checks_map import COLUMNS as MAP_COLUMNS
+from phenohit.profiles.steps import do_steps
 from phenohit.report.build import build_report
 
 N = 640
@@ -280,6 +287,84 @@ def dropped_table() -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+PLATES, ROWS, COLUMNS = 14, 8, 12
+N_CONTROLS, N_POSITIVE = 16, 2
+
+
+def simulated_wells(n_plates: int = PLATES) -> Profiles:
+    """96-well plates in three batches: plate 2 has a gradient, 4 a bad control, 7 few cells, 11 no controls."""
+    rng, truth, n = np.random.default_rng(0), np.random.default_rng(1), ROWS * COLUMNS
+    row, column = np.divmod(np.arange(n), COLUMNS)
+    names = [f"{chr(65 + r)}{c + 1:02d}" for r, c in zip(row, column, strict=True)]
+    layouts = [rng.permutation(n) for _ in range(2)]
+    n_treated = n - N_CONTROLS - N_POSITIVE
+    effects = truth.normal(size=(2, n_treated, 20)) * (truth.random((2, n_treated, 1)) < 0.6) * 1.5
+    X, tables = [], []
+    for p in range(n_plates):
+        order = layouts[p % 2]
+        controls, positive, treated = np.split(order, [N_CONTROLS, N_CONTROLS + N_POSITIVE])
+        values = rng.normal(size=(n, 20)) + rng.normal(size=20) * 0.5
+        values[treated] += effects[p % 2]
+        cells = rng.poisson(820 - 20 * (p % 4), n).astype(float)
+        cells[positive] *= 0.3
+        kind = np.full(n, "trt", dtype=object)
+        kind[controls], kind[positive] = "negcon", "poscon"
+        if p == 2:
+            cells *= 1.25 - 0.6 * column / COLUMNS
+            values += np.outer(column - 5.5, np.ones(20)) * 0.5
+        if p == 4:
+            values[controls[0]] += 12
+            cells[controls[1]] = 40
+        if p == 7:
+            cells *= 0.3
+        if p == 11:
+            kind[controls] = "empty"
+        count = np.round(cells).astype(int).astype(str).astype(object)
+        count[treated[:3]] = "" if p == 4 else count[treated[:3]]
+        compound = np.full(n, "DMSO", dtype=object)
+        compound[treated] = [f"PH-{1000 * (p % 2) + i:06d}" for i in range(n_treated)]
+        columns = {"Plate": f"BR{117000 + p}", "Batch": f"batch {5 * p // n_plates}", "Well": names, "pert_type": kind}
+        columns |= {"compound_id": compound, "concentration_uM": np.where(kind == "trt", "5", ""), "cell_count": count}
+        X.append(values)
+        tables.append(pd.DataFrame({f"Metadata_{name}": value for name, value in columns.items()}))
+    table = pd.concat(tables, ignore_index=True).astype(str)
+    return Profiles(np.vstack(X).astype(np.float32), table, [f"Cells_{i}" for i in range(20)])
+
+
+def simulated_checks(n_plates: int = PLATES) -> Checks:
+    """Check the simulated plates; mean average precision is made up, as it needs an extra."""
+    raw = simulated_wells(n_plates)
+    control = raw.rows["Metadata_pert_type"].eq("negcon")
+    known = control.groupby(raw.rows["Metadata_Plate"]).transform("any").to_numpy()
+    after, _ = do_steps(raw.take(known), [Step("normalise", "standardize")])
+    checks = check_plates(raw, after, ChecksConfig())
+    table = checks.replicates[["compound_id", "concentration", "n_wells"]].copy()
+    table["map"] = checks.replicates["median_r"].clip(0, 1).to_numpy()
+    table["normalised_map"] = table["map"]
+    table["p_value"] = table["corrected_p_value"] = np.where(table["map"] > 0.3, 0.001, 0.4)
+    return replace(checks, map=table[MAP_COLUMNS])
+
+
+def write_checks(folder: Path, checks: Checks) -> None:
+    checks.save(folder / "checks")
+    write_table(folder / "checks" / "flags.csv", checks.flags)
+
+
+def write_statistics(folder: Path, labels: Labels) -> None:
+    """Write what the report shows of labels: statistics, fates of records, overlap of tasks."""
+    rng = np.random.default_rng(3)
+    n = rng.geometric(0.7, 3000).clip(1, 14)
+    low = rng.normal(6, 1, 3000)
+    values = pd.DataFrame({"n": n, "low": low, "high": low + np.where(n > 1, rng.exponential(0.3, 3000), 0)})
+    for name, table in label_statistics(labels, values).items():
+        write_table(folder / "statistics" / f"{name}.parquet", table)
+    write_table(folder / "tasks.overlap.parquet", task_overlap(labels))
+    counts = {"value": 4821, "bound": 512, "comment": 221, "assay": 61200, "type": 40231, "not imaged": 182013}
+    fates = [("screens/chembl.db", f, REASONS[f], FATES.index(f) < USED, counts[f]) for f in FATES if f in counts]
+    fates.append(("own.csv", "value", REASONS["value"], True, 300))
+    write_table(folder / "labels.fates.csv", pd.DataFrame(fates, columns=["source", "fate", "reason", "used", "n"]))
+
+
 CONFIG = """name: Demo screen
 out: run
 simulated: true
@@ -325,6 +410,8 @@ def write_run(
         pd.DataFrame({"Metadata_compound": keys}),
         [f"Cells_{i}" for i in range(5)],
     ).save(folder / "profiles.parquet")
+    write_checks(folder, simulated_checks())
+    write_statistics(folder, labels)
     write_text(folder / "config.yaml", CONFIG)
     dropped_table().to_csv(folder / "dropped.csv", index=False)
     write_table(
@@ -427,6 +514,7 @@ def spread_hostility(folder: Path) -> None:
             path.write_text(
                 text.replace("shared compound", HOSTILE[2]).replace("assays.csv", HOSTILE[0]), encoding="utf-8"
             )
+    spread_hostility_to_plates_and_labels(folder)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest |= {
         "name": HOSTILE[2],
@@ -439,6 +527,31 @@ def spread_hostility(folder: Path) -> None:
     for path in folder.glob("splits/*/metrics.parquet"):
         table, _ = read_table(path)
         write_table(path, table.assign(split=HOSTILE[2], model=HOSTILE[0]))
+
+
+def spread_hostility_to_plates_and_labels(folder: Path) -> None:
+    named = {f"BR{117000 + p}": HOSTILE[p % len(HOSTILE)] + f" {p}" for p in range(PLATES)}
+    free = ("batch", "rule", "rules", "text", "compound_id", "concentration", "target_type", "assay_type", "kind")
+    for path in [*folder.glob("checks/*.parquet"), *folder.glob("statistics/*.parquet")]:
+        table, meta = read_table(path)
+        if "plate" in table:
+            table["plate"] = table["plate"].map(named)
+        for column in [c for c in free if c in table and path.name != "cells.parquet"]:
+            table[column] = [HOSTILE[i % len(HOSTILE)] for i in range(len(table))]
+        write_table(path, table, meta=meta)
+    tasks, _ = read_table(folder / "labels.tasks.parquet")
+    hostile = [HOSTILE[i % len(HOSTILE)] for i in range(len(tasks))]
+    write_table(folder / "labels.tasks.parquet", tasks.assign(target_type=hostile, assay_type=hostile, kind=hostile))
+    fates = pd.read_csv(folder / "labels.fates.csv")
+    for column in ("source", "fate", "reason"):
+        fates[column] = [HOSTILE[i % len(HOSTILE)] for i in range(len(fates))]
+    write_table(folder / "labels.fates.csv", fates)
+
+
+@pytest.fixture
+def checks() -> Checks:
+    """Plate checks of the simulated wells."""
+    return simulated_checks()
 
 
 @pytest.fixture(scope="session")

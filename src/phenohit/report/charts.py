@@ -10,9 +10,10 @@ from markupsafe import Markup, escape
 
 __all__ = ["flow_bar", "histogram", "rank_chart", "share_mark", "strip", "ticks"]
 
-WIDE, HIGH = 560, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 16, 44
+WIDE, HIGH = 560, 244
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 24, 44
 _X0, _X1, _Y0, _Y1 = _LEFT, WIDE - _RIGHT, HIGH - _BOTTOM, _TOP
+_NAMED = 12  # with more flagged plates none is named in the drawing
 _CHARACTER = 6.2  # width of one at the charts' text size
 
 
@@ -28,9 +29,7 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     return [round(k * step, 10) for k in range(first, last + 1)]
 
 
-def histogram(
-    chart: dict[str, Any], *, x: str, y: str, label: str, log: bool = False, share: bool = False
-) -> Markup:
+def histogram(chart: dict[str, Any], *, x: str, y: str, label: str, log: bool = False, share: bool = False) -> Markup:
     """Draw bars, each in two parts.
 
     Parameters
@@ -122,18 +121,21 @@ def strip(chart: dict[str, Any], *, x: str, y: str, label: str) -> Markup:
     size = 6 if n <= 200 else 4 if n <= 600 else 2.6
     dots = "".join(f"M{across[i]:.1f} {up(v):.1f}h0" for i, v in calm)
     parts.append(f'<path class="dots" stroke-width="{size}" d="{dots}"/>')
-    free = -math.inf  # names that would overlap are left to the tooltips
+    arm = 5 if n <= 200 else 3.4
+    free = -math.inf if sum(chart["flagged"]) <= _NAMED else math.inf  # names that would overlap are left to tooltips
     for i, value in enumerate(chart["values"]):
         if value is None or not chart["flagged"][i]:
             continue
         a, b = across[i], up(value)
         title = f"<title>{escape(chart['texts'][i])}</title>"
-        parts.append(f'<path class="diamond" d="M{a:.1f} {b - 5:.1f}l5 5-5 5-5-5z">{title}</path>')
+        parts.append(
+            f'<path class="diamond" d="M{a:.1f} {b - arm:.1f}l{arm} {arm}-{arm} {arm}-{arm}-{arm}z">{title}</path>'
+        )
         name = str(chart["names"][i])
         half = len(name) * _CHARACTER / 2
         middle = min(max(a, _X0 + half), _X1 - half)
         if len(name) <= 24 and middle - half > free:
-            parts.append(_text(middle, b - 9 if b > _Y1 + 16 else b + 18, name))
+            parts.append(_text(middle, b - 9 if b > _Y1 + 12 else b + 18, name))
             free = middle + half + 6
     parts += [_text(across[t - 1], _Y0 + 15, f"{t:,}") for t in _counted(n)]
     return _svg(parts, x, label)
@@ -196,14 +198,14 @@ def _y_axis(most: float, title: str, *, log: bool) -> tuple[Any, list[str]]:
         top = max(math.ceil(math.log10(max(most, 1))), 1)
         marks = [10.0**k for k in range(top + 1)]
 
-        def height(value: float) -> float:  # one thing stays visible; none is nothing
+        def height(value: float) -> float:  # one thing can be seen; none is nothing
             return _Y0 - (_Y0 - _Y1) * (math.log10(value) + 0.12) / (top + 0.12) if value >= 1 else _Y0
 
     else:
         marks = [t for t in ticks(0, max(most, 1), 4) if t == int(t)]
 
         def height(value: float) -> float:
-            return _Y0 - (_Y0 - _Y1) * value / marks[-1]
+            return _Y0 - max((_Y0 - _Y1) * value / marks[-1], 1.0 if value else 0.0)
 
     parts = [_line("grid", _X0, _X1, height(m)) + _text(_X0 - 7, height(m) + 4, f"{m:,.0f}", "end") for m in marks]
     return height, [*parts, _text(_LEFT - 46, (_Y0 + _Y1) / 2, title, turn=True)]
@@ -229,9 +231,9 @@ def _lines(lines: Sequence[tuple[float, str, bool]], edges: Sequence[float]) -> 
     parts = []
     for i, (value, text, dashed) in enumerate(lines):
         at = _X0 + (_X1 - _X0) * min(max((value - edges[0]) / (edges[-1] - edges[0]), 0), 1)
-        parts.append(f'<path class="{"dashed" if dashed else "solid"}" d="M{at:.1f} {_Y0}V{_Y1 - 6}"/>')
+        parts.append(f'<path class="{"dashed" if dashed else "solid"}" d="M{at:.1f} {_Y0}V{_Y1 - 18}"/>')
         right = at + 6 + len(text) * _CHARACTER < WIDE
-        parts.append(_text(at + 6 if right else at - 6, _Y1 + 4 + 15 * i, text, "start" if right else "end"))
+        parts.append(_text(at + 6 if right else at - 6, _Y1 - 9 + 15 * i, text, "start" if right else "end"))
     return parts
 
 
@@ -241,7 +243,7 @@ def _bands(batches: Sequence[tuple[str, int, int]], n: int) -> list[str]:
     for k, (name, first, last) in enumerate(batches):
         at, wide = _X0 + first * step, (last - first + 1) * step
         if k % 2 == 0:
-            parts.append(_rect("band", at, _Y1 - 12, wide, _Y0 - _Y1 + 12))
+            parts.append(_rect("band", at, _Y1 - 20, wide, _Y0 - _Y1 + 20))
         if len(str(name)) * _CHARACTER < wide - 4:
-            parts.append(_text(at + wide / 2, _Y1 - 2, str(name)))
+            parts.append(_text(at + wide / 2, _Y1 - 7, str(name)))
     return parts

@@ -44,7 +44,7 @@ ADVICE = {
     ),
     "outlier": (
         "outlying control",
-        "A control's profile is far from the plate's other controls: debris, a compound in the wrong well, an artefact.",
+        "A control's profile is far from the plate's other controls: debris, a compound in the wrong well.",
         "Look at its image. checks.drop: [outlier] keeps such wells out of everything that follows.",
     ),
 }
@@ -101,7 +101,7 @@ def checks_facts(folder: Path, losses: pd.DataFrame) -> dict[str, Any] | None:
         "everywhere": {k: summary.get(f"position_{k}") for k in ("share", "expected", "p")},
         "components": summary.get("components_share"),
         "replicates": _replicates(checks.replicates, summary),
-        "map": _precision(checks.map),
+        "map": _precision(checks.map, checks.replicates),
         "means": mean_maps(checks.positions),
         "maps": [m | {"rules": [rule_name(r) for r in m["rules"]]} for m in drawn_plates(checks, shown)],
         "n_open": n_open,
@@ -148,9 +148,9 @@ def _told(plates: pd.DataFrame, flagged: pd.DataFrame, checks: Checks, losses: p
     left_out = int((losses["stage"] == "plate checks").sum()) if "stage" in losses else 0
     if not len(checks.flags):
         return [first]
-    told = f"{left_out:,} flagged wells were left out (checks.drop)" if left_out else "Flags leave nothing out by"
-    told += "; see ‘Left out’ above." if left_out else " themselves: every flagged well is still in (checks.drop)."
-    return [first, told]
+    if left_out:
+        return [first, f"{left_out:,} wells were left out for their flags (checks.drop); they are listed above."]
+    return [first, "Every flagged well is still in. Rules named under checks.drop leave wells out."]
 
 
 def _tiles(
@@ -192,7 +192,7 @@ def _p(value: float | None) -> str:
 
 def _rules(kinds: pd.Series) -> list[dict[str, Any]]:
     """Every rule with what it found; rules of a newer run that we do not know are told by their name."""
-    seen = [str(rule) for rule, _ in kinds.index] if len(kinds) else []
+    seen = [str(rule) for rule in kinds.index.get_level_values(0)] if len(kinds) else []
     found = []
     for rule in [*RULES, *dict.fromkeys(r for r in seen if r not in RULES)]:
         _, means, act = ADVICE.get(rule, ("", "", ""))
@@ -225,7 +225,7 @@ def _strip(plates: pd.DataFrame, column: str, *, zero: bool) -> dict[str, Any] |
     batch = table["batch"].astype(str)
     runs = (batch != batch.shift()).cumsum().to_numpy()
     batches = []
-    if batch.nunique() > 1:
+    if len(np.unique(batch.to_numpy(str))) > 1:
         for run in np.unique(runs):
             at = np.flatnonzero(runs == run)
             batches.append((str(batch.iloc[at[0]]), int(at[0]), int(at[-1])))
@@ -265,7 +265,7 @@ def _separation(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _histogram(values: NDArray[np.float64], above: NDArray[np.bool_], low: float, high: float) -> dict[str, Any]:
-    """Counts between low and high, those that are `above` on top."""
+    """Count between low and high, those that are `above` on top."""
     edges = np.linspace(low, high, _BINS + 1)
     calm, _ = np.histogram(values[~above], edges)
     more, _ = np.histogram(values[above], edges)
@@ -303,17 +303,19 @@ def _replicates(table: pd.DataFrame, summary: dict[str, float | None]) -> dict[s
     }
 
 
-def _precision(table: pd.DataFrame) -> dict[str, Any] | None:
+def _precision(table: pd.DataFrame, replicates: pd.DataFrame) -> dict[str, Any] | None:
     """Mean average precision; those whose corrected p is below 0.05 on top."""
     values = pd.to_numeric(table["map"], errors="coerce").to_numpy(dtype=np.float64) if len(table) else np.zeros(0)
     known = np.isfinite(values)
     if not known.any():
         return None
     p = pd.to_numeric(table["corrected_p_value"], errors="coerce").to_numpy(dtype=np.float64)
-    best = table[known].sort_values(["map", "compound_id"], ascending=[False, True]).head(TREATMENTS_SHOWN)
+    both = ["compound_id", "concentration"]
+    best = table[known].merge(replicates[[*both, "median_r"]].drop_duplicates(both), on=both, how="left")
+    best = best.sort_values(["map", "median_r"], ascending=False, kind="stable").head(TREATMENTS_SHOWN)
     rows = [
         {"compound": str(row["compound_id"]), "dose": str(row["concentration"])}
-        | {k: number(row[k]) for k in ("n_wells", "map", "normalised_map", "corrected_p_value")}
+        | {k: number(row[k]) for k in ("n_wells", "map", "median_r", "corrected_p_value")}
         for row in best.to_dict("records")
     ]
     chart = _histogram(values[known], (p < 0.05)[known], 0.0, 1.0)
@@ -321,7 +323,7 @@ def _precision(table: pd.DataFrame) -> dict[str, Any] | None:
 
 
 def _flags(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Flags of plates, then of wells; the first `FLAGS_SHOWN`."""
+    """Return the first `FLAGS_SHOWN` flags: those of plates, then those of wells."""
     first = table.iloc[np.argsort((table["what"] != "plate").to_numpy(), kind="stable")].head(FLAGS_SHOWN)
     return [
         {key: str(row[key]) for key in ("what", "plate", "well", "text")}

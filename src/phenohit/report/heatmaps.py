@@ -70,9 +70,9 @@ def scale_key(bounds: Sequence[float], *, low: str, high: str, digits: int = 2) 
     digits : int
         Decimals at most.
     """
-    wide, parts = _KEY * (len(bounds) + 1), []
-    for i in range(len(bounds) + 1):
-        parts.append(f'<rect class="q{i}" x="{i * _KEY}" y="0" width="{_KEY - 1}" height="12"/>')
+    n = len(bounds) + 1
+    wide = _KEY * n
+    parts = [f'<rect class="q{i}" x="{i * _KEY}" y="0" width="{_KEY - 1}" height="12"/>' for i in range(n)]
     for i, value in enumerate(bounds, start=1):
         text = f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
         text = ("0" if text in ("-0", "") else text).replace("-", "−")
@@ -136,14 +136,19 @@ def _marks(plate: dict[str, Any], unit: float) -> list[str]:
             dots.append(f"M{x + half:g} {y + half:g}h0")
         elif mark == "poscon":
             arm = round(unit * 0.22, 2)
-            crosses.append(
-                f"M{x + half - arm:g} {y + half:g}h{2 * arm:g}M{x + half:g} {y + half - arm:g}v{2 * arm:g}"
-            )
+            crosses.append(f"M{x + half - arm:g} {y + half:g}h{2 * arm:g}M{x + half:g} {y + half - arm:g}v{2 * arm:g}")
         if plate["flagged"][i]:
             frames.append(f"M{x:g} {y:g}h{unit:g}v{unit:g}h-{unit:g}z")
     thin = max(unit * 0.14, 0.8)
-    parts = [("dot", dots, unit * 0.28), ("cross", crosses, thin), ("frame", frames, max(unit * 0.17, 1.1))]
-    return [f'<path class="{name}" stroke-width="{w:g}" d="{"".join(d)}"/>' for name, d, w in parts if d]
+    parts = []
+    for name, drawn, wide in (("dot", dots, unit * 0.28), ("cross", crosses, thin)):
+        if drawn:  # on a rim of the page's colour, so that they show on light and dark squares
+            path = "".join(drawn)
+            parts.append(f'<path class="{name} rim" stroke-width="{wide + 1.2:g}" d="{path}"/>')
+            parts.append(f'<path class="{name}" stroke-width="{wide:g}" d="{path}"/>')
+    if frames:
+        parts.append(f'<path class="frame" stroke-width="{max(unit * 0.17, 1.1):g}" d="{"".join(frames)}"/>')
+    return parts
 
 
 def _corner(plate: dict[str, Any], i: int, unit: float) -> tuple[float, float]:

@@ -32,12 +32,18 @@ _USES = {
     "kept": "used",
     "used": "used",
 }
-_KINDS = {
-    "binary": "active / inactive as given",
-    "threshold": "value at or above a threshold",
-    "comment": "the record's comment",
-    "value": "number (regression)",
-}
+_WORDS = {
+    "kind": {
+        "binary": "active / inactive as given",
+        "threshold": "value at or above a threshold",
+        "comment": "the record's comment",
+        "value": "number (regression)",
+    },
+    "assay_type": {  # the letters are ChEMBL's
+        "B": "B: binding", "F": "F: functional", "A": "A: ADME", "T": "T: toxicity", "P": "P: physicochemical",
+        "U": "U: unclassified",
+    },
+}  # fmt: skip
 
 
 def labels_facts(folder: Path) -> dict[str, Any] | None:
@@ -66,7 +72,10 @@ def labels_facts(folder: Path) -> dict[str, Any] | None:
     fates, overlap = _fates(folder), _table(folder / "tasks.overlap.parquet")
     if not (folder / "statistics").is_dir():
         return None
-    matrix, repeats = _table(folder / "statistics" / "matrix.parquet"), _table(folder / "statistics" / "repeats.parquet")
+    matrix, repeats = (
+        _table(folder / "statistics" / "matrix.parquet"),
+        _table(folder / "statistics" / "repeats.parquet"),
+    )
     per_compound = _table(folder / "statistics" / "per_compound.parquet")
     about = _table(folder / "labels.tasks.parquet")
     flows = _flows(fates)
@@ -88,7 +97,7 @@ def _table(path: Path) -> pd.DataFrame | None:
 
 
 def _fates(folder: Path) -> pd.DataFrame | None:
-    """Records per source and rule: columns source, fate, used, reason, n."""
+    """Read the records per source and rule: columns source, fate, used, reason, n."""
     table = _table(folder / "statistics" / "fates.parquet")
     if table is None and (folder / "labels.fates.csv").is_file():
         table = pd.read_csv(folder / "labels.fates.csv", keep_default_na=False)
@@ -109,7 +118,8 @@ def _told(facts: dict[str, Any], matrix: pd.DataFrame | None) -> list[str]:
         row = matrix.iloc[0]
         filled = 1 - float(row["missing"])
         told.append(
-            f"{int(row['n_labels']):,} labels on {int(row['n_compounds']):,} compounds and {int(row['n_tasks']):,} tasks: "
+            f"{int(row['n_labels']):,} labels on {int(row['n_compounds']):,} compounds and "
+            f"{int(row['n_tasks']):,} tasks: "
             f"{_share(filled)} of the matrix is measured, {_share(float(row['active']))} is active."
         )
     sizes, shares = facts["sizes"], facts["shares"]
@@ -143,7 +153,9 @@ def _tiles(facts: dict[str, Any], matrix: pd.DataFrame | None) -> list[dict[str,
         add(_share(1 - float(matrix.iloc[0]["missing"])), "of the matrix is measured", "compounds with a label × tasks")
     if facts["repeats"]:
         found = facts["repeats"]
-        add(f"{found['several']:.0%}", "of pairs were measured repeatedly", f"{found['n_pairs']:,} compound–assay pairs")
+        add(
+            f"{found['several']:.0%}", "of pairs were measured repeatedly", f"{found['n_pairs']:,} compound–assay pairs"
+        )
     if facts["overlap"]:
         found = facts["overlap"]
         add(f"{found['n_alike']:,}", "pairs of near-duplicate tasks", f"of {found['n']:,} pairs that share compounds")
@@ -203,7 +215,11 @@ def _repeats(table: pd.DataFrame | None) -> dict[str, Any] | None:
         here = n == k if k < _REPEATS else n >= k
         counts.append(int(pairs[here].sum()))
         names.append(f"{k}" if k < _REPEATS else f"{k}+")
-        wide = f"; on average {np.average(spread[here], weights=pairs[here]):.2f} log units apart" if k > 1 and counts[-1] else ""
+        wide = (
+            f"; on average {np.average(spread[here], weights=pairs[here]):.2f} log units apart"
+            if k > 1 and counts[-1]
+            else ""
+        )
         texts.append(f"{names[-1]} measurement{'s' * (k > 1)}: {counts[-1]:,} pairs{wide}")
     several = n > 1
     apart = float(np.average(spread[several], weights=pairs[several])) if several.any() else None
@@ -244,7 +260,7 @@ def _weighted_median(values: NDArray[np.int64], weights: NDArray[np.int64]) -> i
 
 
 def _groups(tasks: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """Number of tasks by kind, threshold, target type, assay type and source."""
+    """Count tasks by kind, threshold, target type, assay type and source."""
     if tasks is None:
         return []
     found = []
@@ -258,6 +274,8 @@ def _groups(tasks: pd.DataFrame | None) -> list[dict[str, Any]]:
         counts = texts[texts != ""].value_counts()
         if not len(counts) or (len(counts) < 2 and column != "kind"):
             continue
+        if column == "threshold" and len(counts) <= _GROUPS:  # numbers in their own order
+            counts = counts.loc[sorted(counts.index, key=lambda name: float(str(name).removeprefix("≥ ")))]
         rows = [{"name": str(name), "n": int(n)} for name, n in counts.head(_GROUPS).items()]
         rest = counts.iloc[_GROUPS:]
         if len(rest):
@@ -270,15 +288,16 @@ def _groups(tasks: pd.DataFrame | None) -> list[dict[str, Any]]:
 
 def _names(values: pd.Series, column: str) -> pd.Series:
     if column == "threshold":
-        return pd.Series([f"≥ {v:g}" if np.isfinite(v) else "" for v in pd.to_numeric(values, errors="coerce")])
+        numbers = np.asarray(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
+        return pd.Series([f"≥ {v:g}" if np.isfinite(v) else "" for v in numbers], dtype=str)
     texts = values.fillna("").astype(str).reset_index(drop=True)
-    if column == "kind":
-        return texts.map(lambda kind: _KINDS.get(kind, kind))
+    if column in _WORDS:
+        return texts.map(lambda text: _WORDS[column].get(text, text))
     return texts.str.replace("\\", "/").str.rsplit("/", n=1).str[-1] if column == "source" else texts
 
 
 def _flows(fates: pd.DataFrame | None) -> list[dict[str, Any]]:
-    """What became of the records of every source: read, left out rule by rule, used; largest source first."""
+    """Follow the records of every source: read, left out rule by rule, used; largest source first."""
     if fates is None:
         return []
     found = []

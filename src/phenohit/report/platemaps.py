@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ ALL_DRAWN = 12  # so many plates or fewer are all drawn
 _FLAGGED = 20  # else these of the flagged ones, the worst first
 _OTHERS = 4  # and these of the others, spread over the screen, to compare with
 _OPEN = 8  # of these, drawn without a click
-_TOLD = 5000  # wells with a tooltip; each costs 50 bytes
-_WELLS = 40_000  # wells drawn at all
+_TOLD = 4000  # wells with a tooltip; each costs 50 bytes
+_WELLS = 25_000  # wells drawn at all
 _STEPS = (0.005, 0.01, 0.02, 0.025, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -72,7 +71,7 @@ def drawn_plates(checks: Checks, plates: pd.DataFrame) -> list[dict[str, Any]]:
     found, n_wells = [], 0
     for row in plates.to_dict("records"):
         wells = groups.get(row["plate"])
-        if wells is None or wells["cell_count"].isna().all() or n_wells + len(wells) > _WELLS:
+        if wells is None or np.isnan(wells["cell_count"].to_numpy(np.float64)).all() or n_wells + len(wells) > _WELLS:
             continue
         n_wells += len(wells)
         found.append(_plate(row, wells, bad.get(str(row["plate"]), set()), told=n_wells <= _TOLD))
@@ -157,7 +156,7 @@ def _linear(values: NDArray[np.float64], centre: float) -> tuple[tuple[float, ..
     reach = float(np.quantile(np.abs(values - centre), 0.98))
     step = next((s for s in _STEPS if 4.5 * s >= reach), _STEPS[-1])
     bounds = tuple(round(centre + (k - 3.5) * step, 6) for k in range(8))
-    return bounds, max(0, min(4, math.ceil(-math.log10(step / 2) - 1e-9) + (step in (0.025, 0.25))))
+    return bounds, next(d for d in range(7) if all(round(b, d) == b for b in bounds))
 
 
 def _levels(values: NDArray[np.float64], bounds: tuple[float, ...]) -> list[int]:
