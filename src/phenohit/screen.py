@@ -93,6 +93,7 @@ def _checked(raw: Profiles, profiles: Profiles, study: Study) -> tuple[Profiles,
     config = study.config.checks
     checks = check_plates(raw, profiles, config, seed=study.config.seed)
     checks.save(study.run.folder / "checks")
+    write_table(study.run.path("checks", "flags.csv"), checks.flags)
     return drop_flagged(profiles, checks, config)
 
 

@@ -135,7 +135,7 @@ def _marks(plate: dict[str, Any], unit: float) -> list[str]:
         if mark == "negcon":
             dots.append(f"M{x + half:g} {y + half:g}h0")
         elif mark == "poscon":
-            arm = round(unit * 0.22, 2)
+            arm = round(unit * 0.32, 2)
             crosses.append(f"M{x + half - arm:g} {y + half:g}h{2 * arm:g}M{x + half:g} {y + half - arm:g}v{2 * arm:g}")
         if plate["flagged"][i]:
             frames.append(f"M{x:g} {y:g}h{unit:g}v{unit:g}h-{unit:g}z")
