@@ -67,6 +67,16 @@ def test_near_duplicates_are_warned_of(caplog):
     assert not len(warn_duplicates(task_overlap(same)))
 
 
+def test_classes_that_agree_on_their_inactives_are_no_duplicates():
+    classes = np.zeros((60, 2))
+    classes[:3, 0] = classes[3:6, 1] = 1  # exclusive classes: 54 of 60 labels are equal
+    overlap = task_overlap(make(classes))
+    assert overlap["equal_share"].tolist() == [0.9]
+    assert not near_duplicates(overlap).any()
+    classes[:, 1] = classes[:, 0]
+    assert near_duplicates(task_overlap(make(classes))).all()
+
+
 def test_pruning_keeps_the_fuller_of_two_and_no_overlap_is_left():
     Y, _ = random_labels()
     Y[-1, 7] = np.nan

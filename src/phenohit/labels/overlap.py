@@ -13,12 +13,20 @@ from phenohit.data.dropped import dropped, nothing_dropped
 from phenohit.data.labels import Labels
 from phenohit.errors import some
 
-__all__ = ["label_statistics", "prune_overlap", "prune_promiscuous", "task_overlap", "warn_duplicates"]
+__all__ = [
+    "label_statistics",
+    "near_duplicates",
+    "prune_overlap",
+    "prune_promiscuous",
+    "task_overlap",
+    "warn_duplicates",
+]
 
 log = logging.getLogger("phenohit")
 
 _BLOCK = 512  # tasks whose overlaps with all others are held at once
 _DUPLICATE = 0.5  # share of the smaller task's labels that another task repeats
+_COMMON_HITS = 0.25  # and intersection over union of the actives
 _COLUMNS = [
     "task_a", "task_b", "same_assay", "n_a", "n_b", "n_both", "jaccard", "n_equal", "equal_share", "equal_jaccard",
     "hits_iou",
@@ -94,8 +102,8 @@ def task_overlap(labels: Labels, *, top: int = 10_000, least: float = 0.05) -> p
     return table.iloc[order[:top]].reset_index(drop=True)
 
 
-def warn_duplicates(overlap: pd.DataFrame, *, n: int = 20) -> pd.DataFrame:
-    """Warn of tasks of different assays that are nearly the same, and return them.
+def near_duplicates(overlap: pd.DataFrame, *, n: int = 20) -> pd.Series:
+    """Tell which pairs of tasks of different assays are nearly the same.
 
     Parameters
     ----------
@@ -104,13 +112,24 @@ def warn_duplicates(overlap: pd.DataFrame, *, n: int = 20) -> pd.DataFrame:
     n : int
         Labels the smaller task needs to count.
 
+    Returns
+    -------
+    Series of bool, one per row
+
     Notes
     -----
-    Nearly the same: half of the smaller task's labels stand in the other as well. In Ha's thesis three
-    cytochrome tasks of 779 to 840 compounds share 450 to 580 such pairs.
+    Half of the smaller task's labels stand in the other as well, and a quarter of the actives are common:
+    tasks with few actives agree on the inactives whatever they measure (classes of one table, say). In
+    Ha's thesis three cytochrome tasks of 779 to 840 compounds share 450 to 580 labels.
     """
     smaller = overlap[["n_a", "n_b"]].min(axis=1)
-    alike = overlap[~overlap["same_assay"] & (overlap["equal_share"] >= _DUPLICATE) & (smaller >= n)]
+    alike = (overlap["equal_share"] >= _DUPLICATE) & (overlap["hits_iou"] >= _COMMON_HITS)
+    return ~overlap["same_assay"].astype(bool) & alike & (smaller >= n)
+
+
+def warn_duplicates(overlap: pd.DataFrame, *, n: int = 20) -> pd.DataFrame:
+    """Warn of tasks that are `near_duplicates`, and return them."""
+    alike = overlap[near_duplicates(overlap, n=n)]
     if len(alike):
         shown = some((f"{r.task_a} and {r.task_b} ({r.n_equal} of {r.n_a} and {r.n_b})" for r in alike.itertuples()), 5)
         log.warning(

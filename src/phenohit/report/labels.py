@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from phenohit.files import read_table
+from phenohit.labels.overlap import near_duplicates
 from phenohit.report.tables import number
 
 __all__ = ["PAIRS_SHOWN", "labels_facts"]
@@ -20,8 +21,6 @@ _GROUPS = 8  # rows of each small table; rarer ones are counted together
 _SOURCES = 12  # sources whose records are traced one by one
 _SHARES = 20
 _REPEATS = 10  # so many measurements or more are one bar
-# As in labels.overlap.warn_duplicates: half of the smaller task's labels, which are at least so many.
-_DUPLICATE, _LEAST = 0.5, 20
 _LEVELS = (0, 1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)  # first number of each bar
 _USES = {
     "value": "exact value, averaged with its repeats",
@@ -325,8 +324,7 @@ def _overlap(table: pd.DataFrame | None) -> dict[str, Any] | None:
     if table is None or not len(table):
         return None
     same = table["same_assay"].astype(bool)
-    smaller = table[["n_a", "n_b"]].min(axis=1)
-    alike = ~same & (table["equal_share"] >= _DUPLICATE) & (smaller >= _LEAST)
+    alike = near_duplicates(table)
     chosen = pd.concat([table[alike], table[~same & ~alike]]).head(PAIRS_SHOWN)
     numbers = ("n_a", "n_b", "n_both", "n_equal", "jaccard", "equal_share", "equal_jaccard", "hits_iou")
     rows = [
