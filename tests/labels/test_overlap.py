@@ -8,7 +8,14 @@ import pytest
 from scipy import sparse
 
 from phenohit.data.labels import Labels
-from phenohit.labels.overlap import label_statistics, prune_overlap, prune_promiscuous, task_overlap, warn_duplicates
+from phenohit.labels.overlap import (
+    label_statistics,
+    near_duplicates,
+    prune_overlap,
+    prune_promiscuous,
+    task_overlap,
+    warn_duplicates,
+)
 
 
 def make(Y: np.ndarray, assays=None) -> Labels:
