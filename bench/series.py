@@ -141,7 +141,7 @@ def main() -> int:
     seconds, packed = timed(ecfp, smiles)
     assert isinstance(packed, np.ndarray)
     print(f"{len(smiles):,} structures, ECFP6 in {seconds:.2f} s, {len(np.unique(packed, axis=0)):,} different")
-    series(packed[:100])  # loads FPSim2
+    series(packed[:100])  # compiles
     rng = np.random.default_rng(0)
     subset = rng.choice(len(packed), given.butina, replace=False)
     bits = rdkit_bits(packed[subset])

@@ -57,7 +57,7 @@ def run_study(config: Config, until: str = "report") -> Path:
     PhenoHitError
         For anything the user can mend.
     """
-    check_config(config)
+    check_config(config, labels=until not in ("data", "chemistry"))
     with open_run(config.out, name=config.name, seed=config.seed, simulated=config.simulated) as run:
         write_text(run.path("config.yaml"), yaml.safe_dump(_public(config), sort_keys=False))
         study = Study(run, config)

@@ -35,7 +35,7 @@ __all__ = ["Run", "open_run", "peak_memory_gib", "slug"]
 
 log = logging.getLogger("phenohit")
 
-_LIBRARIES = ("numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "torch", "rdkit", "fpsim2")
+_LIBRARIES = ("numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "torch", "rdkit", "numba", "pycytominer")
 
 
 class Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
@@ -18,6 +19,8 @@ from phenohit.files import hash_file, write_table
 from phenohit.study import Study
 
 __all__ = ["new_wells", "read_screen"]
+
+log = logging.getLogger("phenohit")
 
 
 def read_screen(study: Study) -> None:
@@ -38,12 +41,14 @@ def read_screen(study: Study) -> None:
 
 
 def _read(study: Study) -> dict[str, Any]:
-    from phenohit.data.read import read_structures
+    from phenohit.data.read import read_library
     from phenohit.profiles.aggregate import to_compounds
     from phenohit.profiles.identify import identify
 
     config, run = study.config, study.run
-    structures = read_structures(config.structures) if config.structures.path else None
+    structures, unnamed = None, nothing_dropped()
+    if config.structures.path:
+        structures, unnamed = read_library(config.structures)
     if config.profiles.path:
         raw, lost = _wells(study)
     else:  # no images: the library itself is the table, its features come from the structures
@@ -61,40 +66,45 @@ def _read(study: Study) -> dict[str, Any]:
         profiles = to_compounds(profiles, how=config.profiles.aggregate)
     profiles.save(run.path("profiles.parquet"))
     write_table(run.path("identified.parquet"), compounds)
-    write_table(run.path("dropped", "data.csv"), pd.concat([lost, unknown], ignore_index=True))
+    write_table(run.path("dropped", "data.csv"), pd.concat([lost, unnamed, unknown], ignore_index=True))
     kept = {"wells": len(wells), "compounds": len(compounds), "features": len(profiles.features)}
     return {"rows_read": n_read, **kept}
 
 
 def _wells(study: Study) -> tuple[Profiles, pd.DataFrame]:
-    """Read all wells, do the steps, check the plates."""
+    """Read all wells, do the steps, check the plates; wells that the settings drop have no part in the steps."""
     from phenohit.data.read import read_profiles
+    from phenohit.profiles.checks import check_plates, drop_flagged
     from phenohit.profiles.steps import Steps
 
     config, run = study.config, study.run
     raw, lost = read_profiles(config.profiles)
     profiles, gone, steps = Steps.fit_apply(raw, config.profiles.steps)
-    steps.save(run.folder / "steps")
+    lists = [lost, gone]
     shutil.rmtree(run.folder / "checks", ignore_errors=True)  # of other settings
-    if _can_check(raw) and config.checks.enabled:
-        profiles, flagged = _checked(raw, profiles, study)
-        gone = pd.concat([gone, flagged], ignore_index=True)
-    return profiles, pd.concat([lost, gone], ignore_index=True)
+    if config.checks.enabled and _can_check(raw):
+        checks = check_plates(raw, profiles, config.checks, seed=study.config.seed)
+        checks.save(run.folder / "checks")
+        write_table(run.path("checks", "flags.csv"), checks.flags)
+        kept, flagged = drop_flagged(profiles, checks, config.checks)
+        lists.append(flagged)
+        if len(flagged) and config.profiles.steps:  # what was learned from them is learned again
+            raw, _ = drop_flagged(raw, checks, config.checks)
+            kept, again, steps = Steps.fit_apply(raw, config.profiles.steps)
+            lists = [lost, flagged, again]
+        profiles = kept
+    steps.save(run.folder / "steps")
+    return profiles, pd.concat(lists, ignore_index=True)
 
 
 def _can_check(wells: Profiles) -> bool:
     """Whether there are plates with controls: without them there is nothing to compare with."""
-    return "Metadata_Plate" in wells.rows and wells.rows["Metadata_pert_type"].eq("negcon").to_numpy().any()
-
-
-def _checked(raw: Profiles, profiles: Profiles, study: Study) -> tuple[Profiles, pd.DataFrame]:
-    from phenohit.profiles.checks import check_plates, drop_flagged
-
-    config = study.config.checks
-    checks = check_plates(raw, profiles, config, seed=study.config.seed)
-    checks.save(study.run.folder / "checks")
-    write_table(study.run.path("checks", "flags.csv"), checks.flags)
-    return drop_flagged(profiles, checks, config)
+    if "Metadata_Plate" not in wells.rows:
+        return False
+    known = bool(wells.rows["Metadata_pert_type"].eq("negcon").to_numpy().any())
+    if not known:
+        log.info("plates are not checked: no well is known as a negative control (profiles.controls)")
+    return known
 
 
 def new_wells(run: Path, source: ProfileSource, path: str) -> tuple[Profiles, pd.DataFrame]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -121,6 +121,12 @@ def _check_keys(value: dict[Any, Any], kind: Any, path: str, place: str) -> None
     for key, inner in value.items():
         if key not in hints:
             raise ConfigError(f"Config '{path}': '{place}{key}' is no setting. {nearest(str(key), hints)}")
+        if get_origin(hints[key]) is Literal and isinstance(inner, str) and inner not in get_args(hints[key]):
+            choices = [str(c) for c in get_args(hints[key]) if c]
+            raise ConfigError(
+                f"Config '{path}': {place}{key} is '{inner}'. Expected one of {', '.join(choices)}. "
+                f"{nearest(inner, choices)}"
+            )
         if is_dataclass(hints[key]) and isinstance(inner, dict):
             _check_keys(inner, hints[key], path, f"{place}{key}.")
         item = (get_args(hints[key]) or (None,))[0]

@@ -19,14 +19,14 @@ class Join:
     ----------
     path : str
         CSV, TSV or Parquet, optionally compressed.
-    on : str
+    by : str
         Column of the profiles (after the plate maps are joined) that names what the table describes.
     key : str
         Column of the table with the same names; empty: the one called as `on`.
     """
 
     path: str
-    on: str
+    by: str
     key: str = ""
 
 

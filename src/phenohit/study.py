@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from phenohit.config import Config, SplitConfig
 from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
-from phenohit.errors import ConfigError, some
+from phenohit.errors import ConfigError, nearest, some
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.splitting import compound_folds
 from phenohit.files import read_table
 from phenohit.models import find_model
 from phenohit.profiles import inputs
+from phenohit.profiles.checks_flags import RULES as CHECK_RULES
 from phenohit.runs import Run, slug
 
 __all__ = ["Method", "Study", "check_config", "split_name"]
@@ -137,8 +138,14 @@ def split_name(split: SplitConfig) -> str:
     return split.name or (f"{name}-plates" if split.plate_folds > 1 else name)
 
 
-def check_config(config: Config) -> None:
+def check_config(config: Config, *, labels: bool = True) -> None:
     """Find what cannot work before any time is spent.
+
+    Parameters
+    ----------
+    config : Config
+    labels : bool
+        Whether activities will be needed.
 
     Raises
     ------
@@ -149,10 +156,13 @@ def check_config(config: Config) -> None:
         find_model(model)(**settings)
     if not config.models:
         raise ConfigError("No model is named. Set `models`, e.g. models: {forest: {}}. See: phenohit models")
-    if not config.activities:
+    if labels and not config.activities:
         raise ConfigError("No activities are named. Add at least one table under `activities`.")
     if not config.profiles.path and not config.structures.path:
         raise ConfigError("Neither `profiles.path` nor `structures.path` is set: there is nothing to learn from.")
+    for rule in config.checks.drop:
+        if rule not in CHECK_RULES:
+            raise ConfigError(f"checks.drop: rule '{rule}' is not known. {nearest(rule, CHECK_RULES)}")
     for split in config.splits:
         if split.plate_folds > 1 and config.profiles.unit != "well":
             raise ConfigError(

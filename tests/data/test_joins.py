@@ -17,7 +17,7 @@ def rows(**columns) -> pd.DataFrame:
 def joined(tmp_path, text: str, frame=None, **join):
     (tmp_path / "j.tsv").write_text(text)
     frame = rows() if frame is None else frame
-    return join_tables(frame, [Join(path=str(tmp_path / "j.tsv"), **{"on": "broad_sample", **join})])
+    return join_tables(frame, [Join(path=str(tmp_path / "j.tsv"), **{"by": "broad_sample", **join})])
 
 
 def test_values_arrive_and_everything_that_did_not_match_is_listed(tmp_path):
@@ -62,7 +62,7 @@ def test_one_join_may_use_what_another_brought(tmp_path):
 
 def test_slips(tmp_path):
     with pytest.raises(ColumnError, match=r"joined on 'broad_sampl', which the profiles do not have. Nearest"):
-        joined(tmp_path, "broad_sample\tmoa\n", on="broad_sampl")
+        joined(tmp_path, "broad_sample\tmoa\n", by="broad_sampl")
     with pytest.raises(ColumnError, match=r"no column 'idd' \(profiles.joins: key\). Nearest: id"):
         joined(tmp_path, "id\tmoa\n", key="idd")
     with pytest.raises(FileError, match=r"nowhere.csv' does not exist"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,3 +119,33 @@ def test_truncated_or_foreign_files_are_named(tmp_path):
     assert stored(Labels.load(path)) == {(0, 0): 1.0}
     with pytest.raises(FileError, match="no labels"):
         Labels.load(path.with_suffix(".compounds.parquet"))
+
+
+def test_one_task_is_read_without_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr("phenohit.data.labels._ROW_GROUP", 50)
+    rng = np.random.default_rng(0)
+    dense = rng.random((40, 12)) < 0.5
+    compounds = pd.DataFrame({"compound": [f"C{i:02d}" for i in range(40)]})
+    names = [f"t{j:02d}" for j in range(12)]
+    tasks = pd.DataFrame({"task": names, "assay": names, "kind": "binary", "threshold": np.nan})
+    labels = Labels(sparse.csr_matrix(np.ones((40, 12), np.float32)), compounds, tasks)
+    labels.Y.data[:] = dense.ravel()
+    labels.save(tmp_path / "labels.parquet")
+    path = tmp_path / "labels.parquet"
+    file = pq.ParquetFile(path)
+    content = bytearray(path.read_bytes())
+    for g in range(file.num_row_groups):  # all that does not hold t05 is made unreadable
+        group = file.metadata.row_group(g)
+        if not group.column(1).statistics.min <= "t05" <= group.column(1).statistics.max:
+            for c in range(3):
+                column = group.column(c)
+                start = column.dictionary_page_offset or column.data_page_offset
+                content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(bytes(content))
+    one = Labels.load(path, ["t05"])
+    assert one.task_names == ["t05"]
+    np.testing.assert_array_equal(one.Y.toarray()[:, 0], dense[:, 5])
+    with pytest.raises(FileError):
+        Labels.load(path)
+    with pytest.raises(LabelError, match="no task 't5'"):
+        Labels.load(path, ["t5"])

@@ -155,7 +155,7 @@ def test_every_separator_with_and_without_a_byte_order_mark(tmp_path, separator,
 def test_a_number_that_marks_controls_or_joins_is_no_feature(tmp_path):
     (tmp_path / "j.csv").write_text("lot,smiles\n7,CCO\n8,CCN\n")
     text = "Plate,Well,code,lot,Area\nP,A1,0,7,1\nP,A2,1,8,2\n"
-    join = Join(path=str(tmp_path / "j.csv"), on="lot")
+    join = Join(path=str(tmp_path / "j.csv"), by="lot")
     profiles, _ = vendor(tmp_path, text, "t.csv", controls={"code": ["0"]}, joins=[join])
     assert profiles.features == ["Area"]
     assert profiles.rows["Metadata_pert_type"].tolist() == ["negcon", "trt"]

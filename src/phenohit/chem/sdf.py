@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import gzip
 import os
+import zlib
 from pathlib import Path
 
 import pandas as pd
 from rdkit import Chem, rdBase
 
 from phenohit.errors import ColumnError, FileError, StructureError, nearest, some
+from phenohit.files import check_file, open_bytes
 
 __all__ = ["read_sdf"]
+
+_LARGEST = 10_000  # atoms: RDKit crashes where it writes the SMILES of some 20,000 in a row
 
 
 def read_sdf(path: str | os.PathLike[str], id_property: str = "") -> pd.DataFrame:
@@ -50,10 +53,11 @@ def read_sdf(path: str | os.PathLike[str], id_property: str = "") -> pd.DataFram
             known = _properties(record)
             properties.update(known)
             ids.append((known.get(id_property, "") if id_property else record.split("\n", 1)[0]).strip())
-            smiles.append("" if mol is None else Chem.MolToSmiles(mol))
+            smiles.append("" if mol is None or mol.GetNumAtoms() > _LARGEST else Chem.MolToSmiles(mol))
     found = pd.DataFrame({"id": ids, "smiles": smiles}, dtype=str)
     if not len(found) or "M  END" not in text:
         raise FileError(f"'{path}' holds no record of an SD file. Check that it is one.")
+    _refuse_damaged(path, text)
     if not any(ids):
         if not id_property:
             hint = f"Name a property in structures.id; there are {some(sorted(properties)) or 'none'}."
@@ -68,15 +72,29 @@ def read_sdf(path: str | os.PathLike[str], id_property: str = "") -> pd.DataFram
     return found
 
 
+def _refuse_damaged(path: str | os.PathLike[str], text: str) -> None:
+    """Refuse a file that ends within a record, or whose records run into each other: structures would be lost."""
+    records = text.split("\n$$$$")
+    ends = [record.count("\nM  END") for record in records]
+    if records[-1].strip("\n $\0") and not ends[-1]:
+        raise FileError(f"'{path}' ends within record {len(records) - 1}. It is truncated: copy or make it again.")
+    several = next((i for i, n in enumerate(ends) if n > 1), None)
+    if several is not None:
+        raise FileError(
+            f"'{path}' has {ends[several]} structures in record {several}. Expected a line '$$$$' after each record: "
+            "it may be lost or damaged. Make the file again."
+        )
+
+
 def _text(path: Path) -> str:
-    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    check_file(path)
     try:
-        with opener(path, "rb") as handle:
+        with open_bytes(path) as handle:
             # Titles written on other systems may not be UTF-8; the structures are ASCII.
             return handle.read().decode("utf-8", errors="replace").replace("\r\n", "\n")
-    except FileNotFoundError as error:
-        raise FileError(f"'{path}' does not exist. Give the path of an existing SD file.") from error
-    except (OSError, EOFError) as error:
+    except FileError:
+        raise
+    except (OSError, EOFError, zlib.error) as error:
         raise FileError(f"'{path}' cannot be read ({error}). It may be truncated: copy or make it again.") from error
 
 

@@ -75,6 +75,7 @@ def require_readable(table: pd.DataFrame, ids: Sequence[object]) -> None:
         raise StructureError(message)
 
 
+_LONGEST = 10_000  # signs: no InChI has more than 1,023 atoms, and some 20,000 in a row crash RDKit
 _ORGANIC = frozenset({5, 6, 7, 8, 9, 15, 16, 17, 35, 53})  # B C N O F P S Cl Br I; hydrogen only where it is written
 
 
@@ -124,6 +125,8 @@ def _standardise_one(text: str) -> tuple[str, str, str, str]:
     """Return smiles, inchikey, skeleton, problem of one structure."""
     if not text:
         return "", "", "", "no structure"
+    if len(text) > _LONGEST:
+        return "", "", "", f"the SMILES '{text[:40]}...' has {len(text):,} signs; up to {_LONGEST:,} are read"
     try:
         mol = Chem.MolFromSmiles(text)
         if mol is None:

@@ -21,6 +21,7 @@ __all__ = [
     "ColumnSplit",
     "Kind",
     "kind_of",
+    "left_out",
     "match",
     "metadata_name",
     "normalise_wells",
@@ -173,6 +174,28 @@ def split_names(kinds: Mapping[str, Kind], *, features: Sequence[str] = (), igno
     return ColumnSplit(metadata, chosen, pd.DataFrame(ignored, columns=["column", "reason"], dtype=str))
 
 
+def left_out(split: ColumnSplit, features: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the ignored columns without those that text makes metadata, unless they are called as features are.
+
+    Parameters
+    ----------
+    split : ColumnSplit
+    features : sequence of str
+        Patterns of the settings.
+
+    Returns
+    -------
+    DataFrame
+        ``column`` and ``reason``.
+    """
+    kept = split.ignored["reason"].str.contains(": kept as ", regex=False).to_numpy(dtype=bool)
+    names = split.ignored["column"]
+    like = [bool(_CELLPROFILER.match(n)) or any(fnmatch.fnmatchcase(n, p) for p in features) for n in names]
+    found = split.ignored[~kept | np.array(like, dtype=bool)]
+    hint = "; it is called as a feature: write its numbers with a decimal point and nothing else"
+    return found.assign(reason=found["reason"].mask(kept[found.index], found["reason"] + hint))
+
+
 def _why_not(name: str) -> str | None:
     return next((reason for pattern, reason in _NOT_FEATURES if pattern.search(name)), None)
 
@@ -241,8 +264,8 @@ def kind_of(values: pd.Series) -> Kind:
     return "mixed" if n_numbers >= n_text else "text"
 
 
-def refuse_text(name: str, values: pd.Series) -> None:
-    """Raise the error for text in a feature column, naming the column, the rows and what they hold.
+def refuse_text(name: str, values: pd.Series, path: str = "") -> None:
+    """Raise the error for text in a feature column, naming the file, the column, the rows and what they hold.
 
     Raises
     ------
@@ -250,15 +273,16 @@ def refuse_text(name: str, values: pd.Series) -> None:
     """
     odd = np.flatnonzero(parse_numbers(values)[1])
     shown = some(f"row {i}: {str(values.iloc[i])!r}" for i in odd).replace('"', "")
+    where = f"'{path}': feature" if path else "Feature"
     message = (
-        f"Feature column '{name}' holds text in {len(odd)} of {len(values)} rows ({shown}). Features must be numbers "
+        f"{where} column '{name}' holds text in {len(odd)} of {len(values)} rows ({shown}). Features must be numbers "
         "or empty. Correct these cells, or name the column in profiles.ignore or profiles.columns."
     )
     raise ColumnError(message)
 
 
-def normalise_wells(wells: pd.Series) -> pd.Series:
-    """Write wells as A01; rows run from A to AF (1536 wells), columns from 1 to 48.
+def normalise_wells(wells: pd.Series, path: str = "") -> pd.Series:
+    """Write wells as A01; rows run from A to AF (1536 wells), columns from 1 to 48; `path` is for the error.
 
     Raises
     ------
@@ -274,9 +298,10 @@ def normalise_wells(wells: pd.Series) -> pd.Series:
             bad.append(text)
         written.append(f"{found[1].upper()}{int(found[2]):02d}" if found and ok else "")
     if bad:
+        where = f"'{path}': " if path else ""
         message = (
-            f"{len(bad)} wells cannot be read: {some(bad)}. Expected a row A to AF and a column 1 to 48, such as A01, "
-            "b7 or AF48. Check profiles.columns: well."
+            f"{where}{len(bad)} wells cannot be read: {some(bad)}. Expected a row A to AF and a column 1 to 48, such "
+            "as A01, b7 or AF48. Check profiles.columns: well."
         )
         raise PlateError(message)
     return pd.Series(np.array(written, dtype=object)[codes] if written else [], index=wells.index, dtype=object).astype(

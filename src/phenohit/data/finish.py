@@ -78,7 +78,7 @@ def finish_rows(
     _concentrations(source, finished)
     finished["Metadata_pert_type"] = _pert_type(source, rows, finished)
     if "Metadata_Well" in finished:
-        finished["Metadata_Well"] = normalise_wells(finished["Metadata_Well"])
+        finished["Metadata_Well"] = normalise_wells(finished["Metadata_Well"], source.path)
     _refuse_doubled_wells(finished, source.path)
     return finished, pd.concat(lost, ignore_index=True)
 
@@ -93,7 +93,7 @@ def settings_columns(source: ProfileSource, names: Collection[str]) -> list[str]
         Columns of the file; others are left out, they may come from a plate map or joined table.
     """
     asked = [part for column in source.columns.values() for part in ([column] if column in names else _sum(column))]
-    asked += [c for join in source.joins for c in (join.on, METADATA.get(join.on, join.on))]
+    asked += [c for join in source.joins for c in (join.by, METADATA.get(join.by, join.by))]
     asked += [c for control in source.controls for c in (control, METADATA.get(control, control))]
     known = [s for short, name in METADATA.items() for s in (name, *ALIASES.get(name, []), short)]
     return [c for c in dict.fromkeys([*asked, *known]) if c in names]

@@ -8,7 +8,6 @@ Folder contract (broadinstitute/cellpainting-gallery): ``<project>/<source>/work
 from __future__ import annotations
 
 import csv
-import gzip
 import logging
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from phenohit.data.columns import ColumnSplit, kind_of, refuse_text
+from phenohit.data.columns import ColumnSplit, kind_of, left_out, refuse_text
 from phenohit.data.dropped import dropped, listed, nothing_dropped
 from phenohit.data.finish import finish_rows, matching
 from phenohit.data.profiles import Profiles
@@ -35,6 +34,7 @@ from phenohit.data.read_table import (
 from phenohit.data.remote import Place
 from phenohit.data.tables import Damaged, TableFile, as_text, header_of
 from phenohit.errors import ColumnError, ConfigError, FileError, PhenoHitError, PlateError, nearest, some
+from phenohit.files import check_file, open_bytes
 from phenohit.progress import track
 from phenohit.registry import resolve
 from phenohit.sources import ProfileSource
@@ -287,15 +287,16 @@ def _headers(files: list[PlateFile]) -> tuple[list[list[str]], int]:
 
 def _header(path: Path) -> tuple[list[str], int]:
     """Names of the columns and number of lines, without parsing the rows."""
+    check_file(path)
     with Damaged(path):
         if path.suffix == ".parquet":
             with pq.ParquetFile(path) as file:
                 return list(file.schema_arrow.names), file.metadata.num_rows
         first, separator = header_of(path)
         n_lines = 0
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as handle:
+        with open_bytes(path) as handle:
             while block := handle.read(1 << 22):
-                n_lines += block.count(b"\n")
+                n_lines += max(block.count(b"\n"), block.count(b"\r"))
     return next(csv.reader([first], delimiter=separator)), n_lines  # the last line may lack its end
 
 
@@ -307,7 +308,7 @@ def _common(
         split = split_table(source, open_profiles(source, files[0].place))
     counts = Counter(name for header in headers for name in set(header))
     features = [f for f in split.features if counts[f] == len(files)]
-    gone = split.ignored[~split.ignored["reason"].str.contains(": kept as ", regex=False)]
+    gone = left_out(split, source.features)
     lost = [dropped(STAGE, "feature", gone["column"], gone["reason"])]
     first = set(headers[0])
     metadata = {n: None for h in headers for n in h if n.startswith("Metadata_")} | dict.fromkeys(split.metadata)
@@ -329,7 +330,7 @@ def _numbers_only(table: TableFile, features: list[str]) -> None:
     for name, column in table.columns(texts):
         values = as_text(column)
         if kind_of(values) not in ("number", "empty"):
-            refuse_text(name, values)
+            refuse_text(name, values, str(table.path))
 
 
 class _OfPlate:

@@ -59,26 +59,26 @@ def join_tables(
     for join in joins:
         path = Place(join.path, storage).local()
         table = read_text(path)
-        on = find_column(rows, join.on)
+        on = find_column(rows, join.by)
         if on is None:
             raise ColumnError(
-                f"profiles.joins: '{join.path}' is joined on '{join.on}', which the profiles do not have. "
-                f"{nearest(join.on, rows.columns)} Correct `on`."
+                f"profiles.joins: '{join.path}' is joined on '{join.by}', which the profiles do not have. "
+                f"{nearest(join.by, rows.columns)} Correct `by`."
             )
-        key = join.key or (join.on if join.on in table else "")
+        key = join.key or (join.by if join.by in table else "")
         if not key and on in table:
             key = on
         if key not in table:
             raise ColumnError(
-                f"'{join.path}' has no column '{join.key or join.on}' (profiles.joins: key). "
-                f"{nearest(join.key or join.on, table.columns)} Correct `key`."
+                f"'{join.path}' has no column '{join.key or join.by}' (profiles.joins: key). "
+                f"{nearest(join.key or join.by, table.columns)} Correct `key`."
             )
         table, repeated = one_row_per_key(table, [key], join.path, _STAGE)
         at = pd.Index(table[key]).get_indexer(pd.Index(rows[on]))
         lost += [repeated, _unmatched(rows[on], at, table[key], join)]
         rows, differing = fill_in(rows, table.drop(columns=key), at, join.path, _STAGE)
         lost.append(differing)
-        log.info("joined '%s' on %s: %d of %d rows found", join.path, join.on, int((at >= 0).sum()), len(rows))
+        log.info("joined '%s' on %s: %d of %d rows found", join.path, join.by, int((at >= 0).sum()), len(rows))
     return rows, pd.concat(lost, ignore_index=True)
 
 
@@ -157,7 +157,7 @@ def _unmatched(keys: pd.Series, at: NDArray[np.intp], known: pd.Series, join: Jo
     lost = [listed(_STAGE, "key", counts.index, reasons)]
     n_empty = int((absent == "").sum())
     if n_empty:
-        reason = f"{n_empty} rows have no {join.on} and are kept without what the table says"
+        reason = f"{n_empty} rows have no {join.by} and are kept without what the table says"
         lost.append(dropped(_STAGE, "key", [join.path], reason))
     n_unused = len(known) - len(np.unique(at[at >= 0]))
     if n_unused:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy import sparse
 
-from phenohit.errors import ColumnError, FileError, LabelError, ShapeError, some
-from phenohit.files import read_table, write_table
+from phenohit.errors import ColumnError, FileError, LabelError, ShapeError, nearest, some
+from phenohit.files import atomic, read_table, write_table
 
 __all__ = ["Labels"]
+
+_ROW_GROUP = 65_536  # labels: some tasks of a large screen
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,19 +124,24 @@ class Labels:
         return Labels(Y, pd.DataFrame({"compound": compounds}), self.tasks)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write ``path`` (long Parquet: compound, task, value) and ``<stem>.tasks/.compounds.parquet`` beside it."""
+        """Write ``path`` (long Parquet: compound, task, value) and ``<stem>.tasks/.compounds.parquet`` beside it.
+
+        Rows are in the order of the tasks, in small row groups: one task can be read without the others.
+        """
         path = Path(path)
-        coo = self.Y.tocoo()
-        long = pd.DataFrame(
-            {
-                "compound": pd.Categorical.from_codes(coo.row, categories=self._keys()),
-                "task": pd.Categorical.from_codes(coo.col, categories=self.task_names),
-                "value": coo.data,
-            }
-        )
+        Y = self.Y.tocsc()
+        column = np.repeat(np.arange(len(self.tasks), dtype=np.int32), np.diff(Y.indptr))
+        compounds, tasks = pa.array(self._keys(), pa.string()), pa.array(self.task_names, pa.string())
         write_table(path.with_suffix(".compounds.parquet"), self.compounds)
         write_table(path.with_suffix(".tasks.parquet"), self.tasks)
-        write_table(path, long, meta={"kind": "labels"})
+        meta = {b"phenohit": json.dumps({"kind": "labels"}).encode()}
+        fields = [("compound", pa.string()), ("task", pa.string()), ("value", pa.float32())]
+        schema = pa.schema(fields, metadata=meta)
+        with atomic(path) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for start in range(0, max(Y.nnz, 1), _ROW_GROUP):
+                part = slice(start, start + _ROW_GROUP)
+                names = [compounds.take(pa.array(Y.indices[part])), tasks.take(pa.array(column[part]))]
+                writer.write_table(pa.Table.from_arrays([*names, pa.array(Y.data[part])], schema=schema))
 
     def _keys(self) -> list[str]:
         keys = self.compounds["compound"]
@@ -139,27 +150,44 @@ class Labels:
         return keys.astype(str).tolist()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Labels:
+    def load(cls, path: str | os.PathLike[str], tasks: Sequence[str] | None = None) -> Labels:
         """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        tasks : sequence of str, optional
+            Only these, in the order of the file; the others are not read.
 
         Raises
         ------
         FileError
             If one of the three files is absent, damaged or not ours.
+        LabelError
+            If a task is not there; names the nearest.
         """
         path = Path(path)
-        long, meta = read_table(path)
+        _, meta = read_table(path, columns=[])
         if meta.get("kind") != "labels":
             raise FileError(f"'{path}' holds no labels written by PhenoHit.")
         compounds, _ = read_table(path.with_suffix(".compounds.parquet"))
-        tasks, _ = read_table(path.with_suffix(".tasks.parquet"))
+        table, _ = read_table(path.with_suffix(".tasks.parquet"))
+        wanted = None
+        if tasks is not None:
+            known = table["task"].astype(str)
+            for task in tasks:
+                if task not in set(known):
+                    raise LabelError(f"'{path}' has no task '{task}'. {nearest(task, known)}")
+            table = table[known.isin(list(tasks))].reset_index(drop=True)
+            wanted = ("task", list(tasks))
+        long, _ = read_table(path, where=wanted, dictionary=["compound", "task"])
         row = _places(compounds["compound"], long["compound"])
-        column = _places(tasks["task"], long["task"])
+        column = _places(table["task"], long["task"])
         if (row < 0).any() or (column < 0).any():
             raise FileError(f"'{path}' names compounds or tasks that the tables beside it lack: make it again.")
-        shape = (len(compounds), len(tasks))
+        shape = (len(compounds), len(table))
         Y = sparse.csr_matrix((long["value"].to_numpy(np.float32), (row, column)), shape=shape)
-        return cls(Y, compounds, tasks)
+        return cls(Y, compounds, table)
 
 
 def _places(names: pd.Series, used: pd.Series) -> NDArray[np.intp]:

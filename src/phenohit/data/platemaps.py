@@ -112,7 +112,7 @@ def _read_map(place: Place, name: str, barcodes: Path) -> tuple[pd.DataFrame, pd
     table = read_text(path)
     wells = _column(table, _WELL, path)
     table = table.drop(columns=str(wells.name))
-    table.insert(0, "Metadata_Well", normalise_wells(wells))
+    table.insert(0, "Metadata_Well", normalise_wells(wells, str(path)))
     if not any(c in table for c in _MAP):
         table["plate_map_name"] = name
     try:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phenohit.config import ProfileSource, StructureSource
+from phenohit.data.dropped import listed
 from phenohit.data.profiles import Profiles
 from phenohit.data.remote import Place
 from phenohit.data.tables import TableFile, as_text, read_any
 from phenohit.errors import ConfigError, FileError
 from phenohit.registry import resolve
 
-__all__ = ["READERS", "find_format", "read_any", "read_profiles", "read_structures"]
+__all__ = ["READERS", "find_format", "read_any", "read_library", "read_profiles", "read_structures"]
 
 log = logging.getLogger("phenohit")
 
@@ -84,6 +86,8 @@ def find_format(source: ProfileSource) -> str:
     if not place.is_dir():
         return "table"  # which says what it expected
     found = _format_of_folder(place)
+    if found is None and place.glob("*/workspace"):
+        found = "gallery"  # one folder too high, as its reader will say
     if found is None:
         raise FileError(
             f"'{source.path}' holds nothing that is known: no gallery's profiles, no tables of cells, no embeddings. "
@@ -118,12 +122,17 @@ def read_structures(source: StructureSource) -> pd.DataFrame:
     -------
     DataFrame
         ``id`` and ``smiles`` (text; '' where the SD file's record cannot be read). Rows without an
-        id are left out: nothing can refer to them.
+        id are left out: nothing can refer to them (`read_library` lists them).
 
     Raises
     ------
     FileError, ColumnError, StructureError
     """
+    return read_library(source)[0]
+
+
+def read_library(source: StructureSource) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read structures as `read_structures` does; also return the rows without an id, which are left out."""
     if str(source.path).lower().endswith((".sdf", ".sdf.gz", ".sd")):
         read = resolve("sdf", STRUCTURES, "phenohit.structures")
         found = read(source.path, "" if source.id == StructureSource.id else source.id)
@@ -133,4 +142,7 @@ def read_structures(source: StructureSource) -> pd.DataFrame:
         table.need([source.smiles], "structures.smiles")
         arrow = table.read([source.id, source.smiles])
         found = pd.DataFrame({"id": as_text(arrow[source.id]), "smiles": as_text(arrow[source.smiles])})
-    return found[found["id"] != ""].reset_index(drop=True)
+    bare = (found["id"] == "").to_numpy(dtype=bool)
+    ids = [f"{source.path}: row {i}" for i in np.flatnonzero(bare)]
+    lost = listed("read structures", "structure", ids, "no compound id: nothing can refer to it")
+    return found[~bare].reset_index(drop=True), lost

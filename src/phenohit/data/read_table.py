@@ -17,6 +17,7 @@ from phenohit.data.columns import (
     ColumnSplit,
     Kind,
     kind_of,
+    left_out,
     parse_numbers,
     refuse_text,
     split_names,
@@ -26,7 +27,7 @@ from phenohit.data.finish import choose_plates, finish_rows, named_columns, sett
 from phenohit.data.profiles import Profiles
 from phenohit.data.remote import Place
 from phenohit.data.tables import BATCH, TableFile, as_text
-from phenohit.errors import ColumnError, PlateError, some
+from phenohit.errors import ColumnError, FileError, PlateError, some
 from phenohit.sources import ProfileSource
 
 __all__ = [
@@ -60,6 +61,8 @@ def read_table(source: ProfileSource) -> tuple[Profiles, pd.DataFrame]:
     """
     place = Place(source.path, source.storage)
     table = open_profiles(source, place)
+    if not table.n_rows:
+        raise FileError(f"'{table.path}' has no rows below the names of its columns. Make it again, or copy it whole.")
     asked = _only_plates(source, table)
     split = split_table(source, table)
     rows, lost = finish_rows(source, raw_rows(source, table, split.metadata))
@@ -69,7 +72,7 @@ def read_table(source: ProfileSource) -> tuple[Profiles, pd.DataFrame]:
     rows = rows.reset_index(drop=True)
     X = np.empty((table.n_rows, len(split.features)), dtype=np.float32)
     infinite = infinite_values(split.features, copy_features(table, split.features, X))
-    gone = split.ignored[~split.ignored["reason"].str.contains(": kept as ", regex=False)]
+    gone = left_out(split, source.features)
     history = (*table.history(), *steps_of_name(place.path))
     profiles, empty = without_empty(X, rows, split.features, history)
     log.info("read profiles: %d rows, %d features from '%s'", len(profiles), len(profiles.features), place)
@@ -81,7 +84,7 @@ def open_profiles(source: ProfileSource, place: Place) -> TableFile:
     """Open a table with numbers as float32, and as text all columns that the settings or our own names mean."""
     known = [s for short, name in METADATA.items() for s in (name, *ALIASES.get(name, []), short)]
     asked = [part.strip() for column in source.columns.values() for part in (column, *column.split("+"))]
-    text = [*known, *asked, *(join.on for join in source.joins), *source.controls]
+    text = [*known, *asked, *(join.by for join in source.joins), *source.controls]
     # A number that is asked for as a feature stays one.
     return TableFile(place.local(), text=[c for c in text if c not in source.features], single=True)
 
@@ -122,7 +125,7 @@ def split_table(source: ProfileSource, table: TableFile) -> ColumnSplit:
         )
     for name in split.features:
         if kinds[name] == "mixed":
-            refuse_text(name, as_text(table.read([name])[name]))
+            refuse_text(name, as_text(table.read([name])[name]), str(table.path))
     return split
 
 
@@ -138,7 +141,7 @@ def _kinds(table: TableFile, skip: set[str]) -> dict[str, Kind]:
             kinds[column.name] = "bool"
         elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             kinds[column.name] = "number"
-        elif column.name.startswith("Metadata_"):
+        elif column.name.startswith("Metadata_") or pa.types.is_nested(kind) or pa.types.is_temporal(kind):
             kinds[column.name] = "text"
         else:
             unknown.append(column.name)

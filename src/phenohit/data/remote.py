@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from phenohit.errors import ConfigError, FileError, some
-from phenohit.files import atomic, hash_file
+from phenohit.files import atomic, hash_file, unreadable
 from phenohit.progress import track
 
 __all__ = ["Place", "cache_folder", "is_address", "safe_name"]
@@ -137,14 +137,18 @@ class Place:
     def exists(self) -> bool:
         """Tell whether there is a file or folder."""
         if not self.remote:
-            return Path(self.path).exists()
+            with suppress(OSError, ValueError):  # a name that is too long, or holds a zero byte
+                return Path(self.path).exists()
+            return False
         with _store(self.path):
             return bool(self._fs.exists(self.path))
 
     def is_dir(self) -> bool:
         """Tell whether this is a folder."""
         if not self.remote:
-            return Path(self.path).is_dir()
+            with suppress(OSError, ValueError):
+                return Path(self.path).is_dir()
+            return False
         with _store(self.path):
             return bool(self._fs.isdir(self.path))
 
@@ -223,8 +227,8 @@ class Place:
                 continue
             try:
                 state = Path(place.path).stat()
-            except OSError as error:
-                raise FileError(f"'{place.path}' does not exist. Give the path of an existing file.") from error
+            except (OSError, ValueError) as error:
+                raise unreadable(place.path, error) from error
             small = state.st_size <= _HASHED
             found[place.path] = (
                 hash_file(place.path) if small else f"size {state.st_size}, time {state.st_mtime_ns / 1e9:.6f}"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +12,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from phenohit.data.columns import MISSING
+from phenohit.data.delimited import Damaged, damage, header_of, read_delimited
 from phenohit.errors import ColumnError, FileError, nearest, some
+from phenohit.files import check_file
 
-__all__ = ["BATCH", "Damaged", "TableFile", "as_text", "header_of", "read_any", "read_text"]
+__all__ = ["BATCH", "Damaged", "TableFile", "as_text", "damage", "header_of", "read_any", "read_text"]
 
 BATCH = 8192  # rows held as Arrow columns at a time
 _AT_ONCE = 64  # columns read together: opening a wide Parquet file for each is slow
 _CSV = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz")
-_BLOCK = 1 << 25  # bytes of CSV parsed at once: some thousand rows of a wide table
-_NULLS = ["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL"]
 
 
 class TableFile:
@@ -54,14 +51,13 @@ class TableFile:
     def __init__(self, path: str | os.PathLike[str], text: Sequence[str] | None = (), *, single: bool = False) -> None:
         self.path = Path(path)
         name = self.path.name.lower()
-        if not self.path.is_file():
-            raise FileError(f"'{self.path}' does not exist. Give the path of an existing file.")
+        check_file(self.path)
         self._table: Any = None
         self._groups: list[int] | None = None  # row groups of a Parquet file that hold the rows that are kept
         self._mask: NDArray[np.bool_] | None = None  # which rows of these groups
         self.decimal = "."
         if name.endswith(_CSV):
-            self._table, self.decimal = _read_csv(self.path, text, pa.float32() if single else pa.float64())
+            self._table, self.decimal = read_delimited(self.path, text, pa.float32() if single else pa.float64())
             self.schema, self.n_rows = self._table.schema, self._table.num_rows
         elif name.endswith((".parquet", ".pq")):
             with self._guard(), self._parquet() as file:
@@ -165,112 +161,6 @@ class TableFile:
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
-class Damaged:
-    """Turn what Arrow raises on a damaged file into a FileError that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        damage = (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError, pd.errors.ParserError)
-        if isinstance(error, FileError) or not isinstance(error, damage):
-            return
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        message = f"'{self.path}' cannot be read ({said}). "
-        if "Expected " in said and " columns, got " in said:
-            message += (
-                "A row has another number of values than the first line has names. Remove lines before the header and "
-                "after the table, and put values that hold the separator in quotes; the file may also be truncated."
-            )
-        elif "UTF8" in said or "utf-8" in said:
-            message += f"{_not_utf8(self.path)} Save it as UTF-8 (in a spreadsheet: CSV UTF-8)."
-        else:
-            message += (
-                f"It is {self.path.stat().st_size:,} bytes long and may be truncated, of another kind or not UTF-8: "
-                "copy or make it again."
-            )
-        raise FileError(message) from error
-
-
-def _not_utf8(path: Path) -> str:
-    """Say where a text is not UTF-8."""
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                odd = line[max(0, error.start - 10) : error.start + 10].decode("latin-1")
-                return f"Line {number} is not UTF-8 but another encoding: {odd!r}, read as Latin-1."
-    return "It is not UTF-8."
-
-
-def header_of(path: Path) -> tuple[str, str]:
-    """Return the first line of a text table and its separator: the most frequent of comma, semicolon and tab."""
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as handle:
-        first = handle.readline()
-    if first.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise FileError(f"'{path}' is UTF-16 text. Save it as UTF-8 (in a spreadsheet: CSV UTF-8).")
-    header = first.decode("utf-8-sig")
-    if not header.strip():
-        raise FileError(f"'{path}' is empty. Expected a table whose first line names the columns.")
-    return header, max(",;\t", key=header.count)
-
-
-def _guess(path: Path, parse: pa_csv.ParseOptions, separator: str) -> tuple[pa.Schema, str]:
-    """Guess the kinds of the columns on the first block, and whether fractions are written 1.5 or 1,5."""
-    found = {}
-    for point in (".",) if separator == "," else (".", ","):
-        convert = pa_csv.ConvertOptions(null_values=_NULLS, strings_can_be_null=True, decimal_point=point)
-        with pa_csv.open_csv(path, parse_options=parse, convert_options=convert) as start:
-            found[point] = start.schema
-    # A comma only where it makes numbers of columns that are text with a point.
-    best = max(found, key=lambda point: sum(not pa.types.is_string(f.type) for f in found[point]))
-    return found[best], best
-
-
-def _read_csv(path: Path, text: Sequence[str] | None, number: pa.DataType) -> tuple[pa.Table, str]:
-    """Read a CSV file; `text` columns (None: every one) and Metadata ones stay text, numbers become `number`."""
-    with Damaged(path):
-        _, separator = header_of(path)
-        parse = pa_csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-        # The kinds are guessed on the first block only: integers there may be fractions further down.
-        guess, point = _guess(path, parse, separator)
-        types = {f.name: pa.string() if text is None else _csv_type(f, text, number) for f in guess}
-        nulls = {"null_values": _NULLS, "strings_can_be_null": True}
-        convert = pa_csv.ConvertOptions(column_types=types, decimal_point=point, **nulls)
-        try:
-            read = pa_csv.ReadOptions(block_size=_BLOCK)
-            return pa_csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert), point
-        except pa.ArrowInvalid as error:
-            if "conversion error" not in str(error):
-                raise
-        # A column has text among its numbers. Slower, but it tells which.
-        frame = pd.read_csv(
-            path,
-            sep=separator,
-            decimal=point,
-            low_memory=False,
-            keep_default_na=False,
-            na_values=_NULLS,
-            dtype={name: str for name, kind in types.items() if pa.types.is_string(kind)},
-        )
-        mixed = frame.select_dtypes(exclude=["number", "bool"]).columns
-        frame = frame.astype({c: object for c in mixed})
-        return pa.Table.from_pandas(frame, preserve_index=False), point
-
-
-def _csv_type(field: pa.Field, text: Sequence[str], number: pa.DataType) -> pa.DataType:
-    if field.name in text or field.name.startswith(("Metadata_", "Image_Metadata_")):
-        return pa.string()
-    if pa.types.is_floating(field.type) or pa.types.is_integer(field.type) or pa.types.is_null(field.type):
-        return number
-    return pa.bool_() if pa.types.is_boolean(field.type) else pa.string()
-
-
 def read_any(
     path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, text: Sequence[str] = ()
 ) -> pd.DataFrame:
@@ -321,7 +211,11 @@ def as_text(column: pa.ChunkedArray) -> pd.Series:
         column = column.cast(column.type.value_type)
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
-    if pa.types.is_list(column.type) or pa.types.is_struct(column.type):
+    if pa.types.is_nested(column.type):
         return pd.Series([""] * len(column), dtype=str)
-    text = column.cast(pa.string()).to_pandas().fillna("").astype(str).str.strip()
+    try:
+        text = column.cast(pa.string()).to_pandas()
+    except pa.ArrowException:  # bytes that are no text, a kind without a spelling of its own
+        text = column.to_pandas().map(lambda v: v.decode(errors="replace") if isinstance(v, bytes) else v)
+    text = text.fillna("").astype(str).str.strip()
     return text.mask(text.str.lower().isin(MISSING), "").astype(str)

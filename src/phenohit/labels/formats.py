@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,8 @@ def _chosen(source: ActivitySource, text: pd.Series) -> tuple[NDArray[np.intp], 
 def _selected(source: ActivitySource, names: list[str]) -> set[str]:
     kept = match(names, source.assays, "activities.assays") if source.assays else set(names)
     kept -= match(names, source.ignore, "activities.ignore")
+    if not names:
+        raise ColumnError(f"'{source.path}' has no rows that name an assay. Make it again, or copy it whole.")
     if not kept:
         raise ColumnError(
             f"No assay of '{source.path}' is left; there are {some(names)}. Check activities.assays and .ignore."
@@ -99,11 +102,11 @@ def _wide(source: ActivitySource) -> _Read:
     kept = _selected(source, candidates)
     named = match(candidates, source.assays, "activities.assays") if source.assays else listed
     parts: list[tuple[NDArray[np.intp], NDArray[np.float64]]] = []
-    names, odd, reasons = [], [], []
-    for name, column in table.columns(candidates):
-        values, reason = None, "left out by activities.assays or .ignore"
-        if name in kept:
-            values, reason = _assay_column(source, column, name, name in named, bool(listed))
+    names = []
+    odd = [c for c in candidates if c not in kept]
+    reasons = ["left out by activities.assays or .ignore"] * len(odd)
+    for name, column in table.columns([c for c in candidates if c in kept]):
+        values, reason = _assay_column(source, column, name, name in named, bool(listed))
         if values is None:
             odd.append(name)
             reasons.append(reason)
@@ -160,7 +163,10 @@ def _matrix_market(source: ActivitySource) -> _Read:
         matrix: Any = sparse.coo_matrix(io.mmread(source.path))
     except FileNotFoundError as error:
         raise FileError(f"'{source.path}' does not exist. Give the path of an existing file.") from error
-    except (ValueError, OSError, OverflowError, EOFError) as error:
+    except MemoryError as error:
+        message = f"'{source.path}' says that it holds more than the memory can. Its second line may be damaged."
+        raise FileError(f"{message} Make it again.") from error
+    except (ValueError, OSError, OverflowError, EOFError, zlib.error) as error:
         message = f"'{source.path}' cannot be read as a Matrix Market file ({error}). It may be truncated."
         raise FileError(message) from error
     if matrix.shape[0] != len(keys):
@@ -182,12 +188,12 @@ def _matrix_market(source: ActivitySource) -> _Read:
     ok = use[matrix.col] & ~np.isnan(values)
     new = np.cumsum(use) - 1
     entries = pd.DataFrame({"row": matrix.row[ok], "assay": new[matrix.col[ok]], "value": values[ok]})
-    return (
-        keys,
-        entries,
-        [n for n in names if n in kept],
-        dropped(STAGE, "task", [n for n in names if n not in kept], "left out by activities.assays or .ignore"),
-    )
+    n = np.bincount(matrix.col[use[matrix.col] & np.isnan(values)], minlength=len(names))
+    which = np.flatnonzero(n)
+    reasons = [f"stored entries without a decided value: {n[a]}" for a in which]
+    empty = dropped(STAGE, "activity", [names[a] for a in which], reasons)
+    left = dropped(STAGE, "task", [n for n in names if n not in kept], "left out by activities.assays or .ignore")
+    return keys, entries, [n for n in names if n in kept], pd.concat([left, empty], ignore_index=True)
 
 
 def task_table(source: ActivitySource) -> pd.DataFrame:

@@ -60,7 +60,11 @@ def integers(values: Sequence[Any], missing: int = -1) -> NDArray[np.int64]:
     try:
         return np.array(values, dtype=np.int64)
     except TypeError:  # None among them
-        return np.array([missing if v is None else v for v in values], dtype=np.int64)
+        values = [missing if v is None else v for v in values]
+    except ValueError:
+        pass
+    # Text where a number should stand is a missing one.
+    return np.array([v if isinstance(v, int) else missing for v in values], dtype=np.int64)
 
 
 def floats(values: Sequence[Any]) -> NDArray[np.float64]:

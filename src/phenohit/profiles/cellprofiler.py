@@ -128,6 +128,8 @@ def _images(number: int, run: Run) -> pd.DataFrame:
         found = objects.texts(known).drop_duplicates() if known else pd.DataFrame()
         found = found if len(found) else pd.DataFrame({"ImageNumber": [""]})
     plain = found.rename(columns=lambda c: c.removeprefix("Image_"))
+    if not len(plain):
+        raise FileError(f"'{run.name}': the Image table has no rows. Make it again, or leave this folder out.")
     if "ImageNumber" not in plain:
         raise ColumnError(f"'{run.name}': the Image table has no ImageNumber. It has {some(found.columns, 6)}.")
     key = image_key(plain.get("TableNumber"), plain["ImageNumber"])
@@ -340,9 +342,13 @@ def _keys(run: Run, part: str, objects: Objects, images: pd.DataFrame) -> pd.Dat
     out = pd.DataFrame({"image": index.get_indexer(pd.Index(key))}).astype(np.int64)
     for name, column in {"object": number, **parents}.items():
         values = pd.to_numeric(text[column].replace("", "0"), errors="coerce")
-        if values.isna().any():
-            odd = some(text[column][values.isna()].unique(), 3)
-            raise ColumnError(f"'{objects.path}': column '{column}' holds {odd}, not numbers.")
+        whole = (values % 1 == 0) & (values.abs() < 2**53)
+        if not whole.all():
+            odd = some(text[column][~whole].unique(), 3)
+            raise ColumnError(
+                f"'{objects.path}': column '{column}' holds {odd}. Expected whole numbers. Make the file again, or "
+                "leave its folder out."
+            )
         out[name] = values.astype(np.int64).to_numpy()
     again = out["image"].ge(0) & out.duplicated(["image", "object"], keep=False)
     if again.to_numpy().any():

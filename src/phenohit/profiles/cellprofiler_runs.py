@@ -45,8 +45,9 @@ class Run:
         self.tables = known or ({"": whole} if whole else {})
         if not self.tables:
             raise FileError(
-                f"'{self.database}' has no table of objects that is understood: it has {some(tables)}. Expected Cells, "
-                "Cytoplasm and Nuclei, or Per_Cells and so on, or Per_Object, beside Image or Per_Image."
+                f"'{self.database}' has no table of objects that is understood: it has {some(tables) or 'none'}. "
+                "Expected Cells, Cytoplasm and Nuclei, or Per_Cells and so on, or Per_Object, beside Image or "
+                "Per_Image."
             )
         return images
 

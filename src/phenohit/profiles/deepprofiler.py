@@ -7,6 +7,7 @@ could run anything when opened; plate, well and site are read off the path inste
 from __future__ import annotations
 
 import logging
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ from phenohit.data.profiles import Profiles
 from phenohit.data.remote import Place
 from phenohit.data.tables import TableFile
 from phenohit.errors import ColumnError, FileError, some
+from phenohit.files import check_file
 from phenohit.profiles.cells import STAGE, WellTable, check_statistics
 from phenohit.profiles.sites import group_sites, site_of
 from phenohit.progress import track
@@ -178,6 +180,7 @@ def _read(path: Path, columns: Sequence[str], width: int) -> NDArray[np.float32]
 
 def _features(path: Path) -> NDArray[np.floating]:
     """Return the array of features of an .npz file, shape (cells, F); nothing else in it is opened."""
+    check_file(path)
     try:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             key = next((k for k in _KEYS if k in file.files), None)
@@ -186,13 +189,19 @@ def _features(path: Path) -> NDArray[np.floating]:
             found = file[key]
     except FileError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
+    except MemoryError as error:
+        raise FileError(
+            f"'{path}' says that it holds more than the memory can. It is damaged: make it again."
+        ) from error
+    except (OSError, ValueError, EOFError, KeyError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error) and zipfile.is_zipfile(path):
             raise FileError(
                 f"'{path}' holds Python objects (a pickle) where features should be. Opening a pickle can run any "
                 "program, so it is refused. Save the features as a plain array of floats."
             ) from error
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        said = "it is no zip archive"
+        if zipfile.is_zipfile(path):
+            said = re.sub(r" ?<[^>]* at 0x\w+>", "", str(error).splitlines()[0])[:200]
         raise FileError(
             f"'{path}' cannot be read as .npz ({said}). It is {path.stat().st_size:,} bytes long and may be truncated: "
             "copy or make it again."

@@ -6,13 +6,13 @@ Only what is asked for is read. Rows come in the order of the file, the same in 
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,16 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from phenohit.data.columns import MISSING, Kind, kind_of, parse_numbers
+from phenohit.data.delimited import NULLS, damage, header_of, reads_at_once
 from phenohit.errors import ColumnError, FileError, some
+from phenohit.files import check_file, open_bytes, text_lines
 
 __all__ = ["CsvObjects", "Objects", "SqliteObjects", "csv_images", "image_key", "join_objects", "sqlite_tables"]
 
-_NULLS = ["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL"]
 _BLOCK = 1 << 24  # bytes of CSV parsed at once
 _VALUES = 1 << 19  # values taken from SQLite at once: Python objects, some 30 bytes each
 _SMALL = 1 << 25  # bytes of a CSV file that is kept between the two passes instead of read twice
+_MOST_IMAGES = 1 << 21  # rows of an Image table, which are held as text; a plate has some thousand
 _SAMPLE = 200  # rows by which the kind of a column is told
 
 
@@ -58,11 +60,18 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except (FileError, ColumnError):
         raise
-    except (pa.ArrowException, sqlite3.Error, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
-        said = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    except sqlite3.Error as error:
         size = f"It is {path.stat().st_size:,} bytes long and" if path.is_file() else "It"
-        hint = "may be truncated or of another kind: copy or make it again."
-        raise FileError(f"'{path}' cannot be read ({said}). {size} {hint}") from error
+        hint = f"{size} may be truncated or of another kind: copy or make it again."
+        if "locked" in str(error):
+            hint = "Another program is writing to it: wait, or copy it."
+        elif "readonly" in str(error):  # a journal lies beside it
+            hint = (
+                "A program was stopped while it wrote to it: open it once with that program or sqlite3, then run again."
+            )
+        raise FileError(f"'{path}' cannot be read as a database ({error}). {hint}") from error
+    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        raise damage(path, error) from error
 
 
 def _no_number(path: Path, column: str, shown: str) -> ColumnError:
@@ -72,18 +81,12 @@ def _no_number(path: Path, column: str, shown: str) -> ColumnError:
     )
 
 
-def _open(path: Path) -> Any:
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-
-
 def _header(path: Path) -> tuple[list[str], str]:
     """Return column names and separator."""
-    with _reading(path), _open(path) as handle:
-        line = handle.readline().decode("utf-8-sig")
-    if not line.strip():
-        raise FileError(f"'{path}' is empty. Expected a table whose first line names the columns.")
-    separator = max(",;\t", key=line.count)
-    names = next(csv.reader([line], delimiter=separator))
+    check_file(path)
+    line, separator = header_of(path)
+    with _reading(path):
+        names = next(csv.reader([line], delimiter=separator, strict=True))
     doubled = pd.Index(names)[pd.Index(names).duplicated()].unique()
     if len(doubled):
         raise ColumnError(f"'{path}' has columns of the same name: {some(doubled)}. Rename or remove them.")
@@ -112,13 +115,21 @@ class CsvObjects:
         convert = pa_csv.ConvertOptions(
             include_columns=[*texts, *numbers],
             column_types={**dict.fromkeys(numbers, pa.float32()), **dict.fromkeys(texts, pa.string())},
-            null_values=_NULLS,
+            null_values=NULLS,
             strings_can_be_null=True,
         )
         parse = pa_csv.ParseOptions(delimiter=self._separator, newlines_in_values=False)
-        read = pa_csv.ReadOptions(block_size=_BLOCK)
-        with pa_csv.open_csv(self.path, read_options=read, parse_options=parse, convert_options=convert) as reader:
+        read = pa_csv.ReadOptions(block_size=reads_at_once(self.path, ",".join(self.columns), _BLOCK))
+        with (
+            open_bytes(self.path) as handle,
+            pa_csv.open_csv(handle, read_options=read, parse_options=parse, convert_options=convert) as reader,
+        ):
             yield from reader
+            if handle.raw.quotes % 2:  # pyright: ignore[reportAttributeAccessIssue]
+                raise FileError(
+                    f"'{self.path}' has a quote that is not closed, so that rows below it are lost. Remove it, or make "
+                    "the file again."
+                )
 
     def kinds(self) -> dict[str, Kind]:
         """Tell what each column holds, from the first rows."""
@@ -201,17 +212,21 @@ def csv_images(path: Path) -> pd.DataFrame:
     names, separator = _header(path)
     wanted = [i for i, name in enumerate(names) if _is_image_column(name)]
     rows = []
-    with _reading(path), _open(path) as handle:
-        lines = (line.decode("utf-8-sig") for line in handle)
+    with _reading(path):
         limit = csv.field_size_limit(1 << 27)  # thumbnails inside the table
         try:
-            for number, row in enumerate(csv.reader(lines, delimiter=separator)):
+            for number, row in enumerate(csv.reader(text_lines(path), delimiter=separator, strict=True)):
                 if len(row) != len(names):
                     raise FileError(
                         f"'{path}' is damaged: row {number} has {len(row)} of {len(names)} columns. Copy it again."
                     )
                 if number:
                     rows.append([row[i] for i in wanted])
+                if number > _MOST_IMAGES:
+                    raise FileError(
+                        f"'{path}' has more than {_MOST_IMAGES:,} rows. Expected one per image: check that it is one "
+                        "run's Image table, and keep the runs apart."
+                    )
         finally:
             csv.field_size_limit(limit)
     return _tidy(pd.DataFrame(rows, columns=[names[i] for i in wanted], dtype=str))
@@ -234,9 +249,9 @@ def _tidy(images: pd.DataFrame) -> pd.DataFrame:
 @contextmanager
 def _connect(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database for reading only; nothing is written beside it."""
-    if not path.is_file():
-        raise FileError(f"'{path}' does not exist. Give the path of an existing file.")
-    logged = path.with_name(path.name + "-wal").exists()  # not all in the file yet: SQLite must merge it
+    check_file(path)
+    # What is not in the file yet, or must be undone in it: SQLite has to see to that.
+    logged = any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
     address = f"{path.absolute().as_uri()}?mode=ro{'' if logged else '&immutable=1'}"
     with _reading(path), closing(sqlite3.connect(address, uri=True)) as connection:
         connection.text_factory = lambda b: b.decode("utf-8", errors="replace")
@@ -290,7 +305,7 @@ class SqliteObjects:
         """Read text in any of its spellings, or say which column holds something else."""
         block = np.empty((len(rows), len(columns)))
         for j, name in enumerate(columns):
-            found = pd.Series([row[j] for row in rows], dtype=object)
+            found = pd.Series([repr(v) if isinstance(v := row[j], bytes) else v for row in rows], dtype=object)
             block[:, j], odd = parse_numbers(found)
             if odd.any():
                 raise _no_number(self.path, name, some(found[odd].unique()))

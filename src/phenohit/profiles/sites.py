@@ -167,7 +167,7 @@ def group_sites(source: ProfileSource, images: pd.DataFrame, sites: list[Site | 
             )
     if from_path:
         log.info("read cells: plate or well of %d of %d images is taken from the path", from_path, len(images))
-    placed["Metadata_Well"] = normalise_wells(placed["Metadata_Well"])
+    placed["Metadata_Well"] = normalise_wells(placed["Metadata_Well"], source.path)
     by = [c for c in ("Metadata_Batch", "Metadata_Plate", "Metadata_Well") if c in placed]
     code, _ = pd.factorize(pd.MultiIndex.from_frame(placed[by]))
     wells = _same_within(placed, code, set(by) | set(source.columns.values()))
