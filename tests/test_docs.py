@@ -245,7 +245,7 @@ _NO_BATCH = "A step works by batch, but the profiles have no 'Metadata_Batch'"
 _MESSAGES = [  # page, message that it names, what brings it about
     ("gallery.md", "holds several levels", {"level": ""}),
     ("gallery.md", "is not there. Nearest:", {"level": "agmented"}),
-    ("gallery.md", "holds nothing that is known", {"path": "my-project"}),
+    ("gallery.md", "is no folder of the Cell Painting Gallery", {"path": "my-project"}),
     ("gallery.md", _NO_ID, {"columns": {"compound_id": "broad_sample"}}),
     ("gallery.md", "Metadata_pert_type holds 'control'", {"columns": {"compound_id": "Metadata_broad_sample"}}),
     ("gallery.md", "rows are controls", {"controls": {"solvent": ["DMSO"]}}),

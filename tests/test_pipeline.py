@@ -17,6 +17,7 @@ from phenohit.cli import main
 from phenohit.data import Labels, Predictions
 from phenohit.evaluate.splits import TEST, Folds
 from phenohit.files import read_json, read_table
+from phenohit.runs import slug
 
 pytestmark = pytest.mark.xdist_group("pipeline")
 
@@ -135,7 +136,10 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(finished, screen, capl
         assert main(["run", str(screen / "simulated.yaml"), "--out", str(finished), *flags]) == 0
     assert "evaluate/series: redone because of a change in settings" in caplog.text
     assert "forest-profiles/0: already done" in caplog.text
+    (finished / "hits" / "of-another-plan").mkdir()
     assert main(["run", str(screen / "simulated.yaml"), "--out", str(finished), *FAST]) == 0
+    plan = read_json(finished / "hits" / "plan.json")
+    assert {p.name for p in (finished / "hits").iterdir() if p.is_dir()} == {slug(task) for task in plan["tasks"]}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
@@ -167,7 +171,7 @@ def test_final_model_scores_new_profiles(finished, screen, tmp_path):
     final = Predictions.load(finished / "predictions" / "final.parquet")
     order = pd.Index(scored.compounds).get_indexer(pd.Index(final.compounds))
     where = [scored.tasks.index(t) for t in final.tasks]
-    np.testing.assert_allclose(scored.score[order][:, where], final.score, rtol=1e-6)
+    np.testing.assert_allclose(scored.score[order][:, where], final.score, rtol=1e-5)  # blocks of other sizes
 
 
 def test_truth_is_found(finished, screen):

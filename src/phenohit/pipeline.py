@@ -312,6 +312,10 @@ def step_hits(study: Study) -> None:
     split = study.splits()[0][0]
     plan = campaign.make_plan(study)
     write_json(study.run.path("hits", "plan.json"), plan)
+    wanted = {slug(task) for task in plan["tasks"]}
+    for folder in study.run.folder.glob("hits/*/"):  # picks of an earlier plan would pass for picks of this one
+        if folder.name not in wanted:
+            shutil.rmtree(folder)
     if not plan["tasks"]:
         return
     settings = [plan, asdict(study.config.hits), study.config.seed]
