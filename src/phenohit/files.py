@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 LONGEST_LINE = 1 << 26  # bytes, or signs: the widest tables have lines of a few million
+_LEAST, _MOST = 1 << 28, 1 << 32  # bytes that any gzipped table may unpack to, and that none may beyond that growth
 _GROWTH = 200  # times its size that a gzipped table may unpack to; measured: 2 to 60, a sparse matrix 100
 
 
@@ -239,10 +240,10 @@ class _Counted(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.size, self.quotes = path, 0, 0
+        self.path, self.size = path, 0
         self._file = path.open("rb", buffering=1 << 16)
         self._gzip = gzip.GzipFile(fileobj=self._file) if path.name.lower().endswith(".gz") else None
-        self._limit = min(max(_memory() // 64, 1 << 28), 1 << 32)
+        self._limit = min(max(_memory() // 64, _LEAST), _MOST)
 
     def readable(self) -> bool:
         return True
@@ -250,7 +251,6 @@ class _Counted(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         n = (self._gzip or self._file).readinto(buffer)
         self.size += n
-        self.quotes += bytes(buffer[:n]).count(b'"')
         if self._gzip is not None and self.size > self._limit and self.size > _GROWTH * self._file.tell():
             raise FileError(
                 f"'{self.path}' unpacks to more than {self.size / 1e6:,.0f} MB, over {_GROWTH} times what was read of "
@@ -267,11 +267,6 @@ class _Counted(io.RawIOBase):
 
 def open_bytes(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a file for its bytes, unpacked where its name ends in .gz.
-
-    Returns
-    -------
-    BufferedReader
-        Its ``raw.quotes`` counts the double quotes that were read so far.
 
     Raises
     ------

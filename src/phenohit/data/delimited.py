@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import pyarrow.csv as pa_csv
 from phenohit.errors import FileError
 from phenohit.files import LONGEST_LINE, open_bytes, unreadable
 
-__all__ = ["NULLS", "Damaged", "damage", "header_of", "read_delimited", "reads_at_once"]
+__all__ = ["NULLS", "Damaged", "damage", "header_of", "quotes_in", "read_delimited"]
 
 NULLS = ["", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "#N/A", "<NA>", "None", "null", "NULL"]
 _BLOCK = 1 << 25  # bytes of CSV parsed at once: some thousand rows of a wide table; no row may be longer
@@ -134,22 +135,13 @@ def header_of(path: Path) -> tuple[str, str]:
     return header, separator
 
 
-def reads_at_once(path: Path, header: str, most: int = _BLOCK) -> int:
-    """Bytes to parse at once: no more than there are, and enough for some rows."""
-    size = path.stat().st_size * (16 if path.name.lower().endswith(".gz") else 1)
-    return min(most, max(size + 1, 1 << 16, 8 * len(header)))
-
-
 def _guess(path: Path, header: str, parse: pa_csv.ParseOptions) -> tuple[pa.Schema, str]:
     """Guess the kinds of the columns on the first block, and whether fractions are written 1.5 or 1,5."""
     found = {}
-    read = pa_csv.ReadOptions(block_size=min(reads_at_once(path, header), max(1 << 20, 8 * len(header))))
+    read = pa_csv.ReadOptions(block_size=min(_BLOCK, max(1 << 20, 8 * len(header))))
     for point in (".",) if parse.delimiter == "," else (".", ","):
         convert = pa_csv.ConvertOptions(null_values=NULLS, strings_can_be_null=True, decimal_point=point)
-        with (
-            open_bytes(path) as handle,
-            pa_csv.open_csv(handle, read_options=read, parse_options=parse, convert_options=convert) as start,
-        ):
+        with pa_csv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as start:
             found[point] = start.schema
     # A comma only where it makes numbers of columns that are text with a point.
     best = max(found, key=lambda point: sum(not pa.types.is_string(f.type) for f in found[point]))
@@ -185,13 +177,18 @@ def read_delimited(path: Path, text: Sequence[str] | None, number: pa.DataType) 
     def read(kinds: dict[str, pa.DataType], point: str) -> pa.Table:
         nulls = {"null_values": NULLS, "strings_can_be_null": True}
         convert = pa_csv.ConvertOptions(column_types=kinds, decimal_point=point, **nulls)
-        how = pa_csv.ReadOptions(block_size=reads_at_once(path, header))
-        with open_bytes(path) as handle:
-            table = pa_csv.read_csv(handle, read_options=how, parse_options=parse, convert_options=convert)
-            _refuse_odd_text(path, table, quotes=handle.raw.quotes)  # pyright: ignore[reportAttributeAccessIssue]
+        how = pa_csv.ReadOptions(block_size=_BLOCK)
+        try:
+            table = pa_csv.read_csv(path, read_options=how, parse_options=parse, convert_options=convert)
+        except (pa.ArrowException, OSError):
+            _settle()
+            raise
+        _refuse_odd_text(path, table)
         return table
 
     with Damaged(path):
+        if path.name.lower().endswith(".gz"):
+            quotes_in(path)  # reads it through: refused here if it would fill the memory
         # The kinds are guessed on the first block only: integers there may be fractions further down.
         guess, point = _guess(path, header, parse)
         kinds = {f.name: pa.string() if text is None else _csv_type(f, text, number) for f in guess}
@@ -202,8 +199,9 @@ def read_delimited(path: Path, text: Sequence[str] | None, number: pa.DataType) 
                 raise
         # A column has text among its numbers. Slower, but it tells which.
         table = read(dict.fromkeys(kinds, pa.string()), point)
-        columns = [_as_kind(column, kinds[name], point) for name, column in zip(kinds, table.columns, strict=True)]
-        return pa.table(columns, names=table.column_names), point
+        names = table.column_names  # of two columns of one name both are kept: who opens the table refuses them
+        columns = [_as_kind(column, kinds[name], point) for name, column in zip(names, table.columns, strict=True)]
+        return pa.table(columns, names=names), point
 
 
 def _as_kind(column: pa.ChunkedArray, kind: pa.DataType, point: str) -> pa.ChunkedArray:
@@ -217,7 +215,38 @@ def _as_kind(column: pa.ChunkedArray, kind: pa.DataType, point: str) -> pa.Chunk
         return column
 
 
-def _refuse_odd_text(path: Path, table: pa.Table, quotes: int) -> None:
+def quotes_in(path: Path) -> int:
+    """Count the double quotes in a file, gzipped or not; that reads it through.
+
+    Raises
+    ------
+    FileError
+        As `phenohit.files.open_bytes`.
+    """
+    n = 0
+    with open_bytes(path) as handle:
+        while block := handle.read(1 << 22):
+            n += block.count(b'"')
+    return n
+
+
+def _settle() -> None:
+    """Wait until Arrow's threads are done with the blocks they were at when reading failed.
+
+    If the process ends while some of them wait for their turn, it hangs for ever (Arrow 26).
+    """
+    small, held = pa.BufferOutputStream(), -1
+    small.write(b"a\n1\n")
+    text = small.getvalue()  # memory of Arrow's own: a thread that lets go of Python's may abort an ending process
+    for _ in range(500):
+        pa_csv.read_csv(pa.BufferReader(text))  # has to wait for its turn behind them
+        if pa.total_allocated_bytes() == held:
+            return
+        held = pa.total_allocated_bytes()
+        time.sleep(0.01)
+
+
+def _refuse_odd_text(path: Path, table: pa.Table) -> None:
     """Refuse values with zero bytes, and those that swallowed the rows below because a quote was not closed."""
     for name, column in zip(table.column_names, table.columns, strict=True):
         if not pa.types.is_string(column.type):
@@ -234,7 +263,7 @@ def _refuse_odd_text(path: Path, table: pa.Table, quotes: int) -> None:
         # Of a value with line breaks: half a pair of quotes is left in it, or it goes on to the end of the file.
         half = pc.equal(pc.bit_wise_and(pc.count_substring(column, '"'), 1), 1)
         odd = pc.fill_null(pc.and_(broken, half), False)
-        last = quotes % 2 == 1 and broken[-1].as_py()
+        last = broken[-1].as_py() and quotes_in(path) % 2 == 1
         if pc.any(odd).as_py() or last:
             row = pc.index(odd, True).as_py() if pc.any(odd).as_py() else table.num_rows - 1
             raise FileError(

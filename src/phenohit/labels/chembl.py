@@ -64,7 +64,7 @@ def read_chembl(source: ActivitySource, wanted: Wanted | None, stack: ExitStack,
     if not len(assays.number):
         raise LabelError(f"'{masked(source.path)}' holds no assays: its tables are empty. Load a release into it.")
     rule, condition = assay_rules(connection, source, assays)
-    compounds, molecules = read_molecules(connection, wanted, jobs)
+    compounds, molecules = read_molecules(connection, wanted, jobs, f"'{masked(source.path)}'")
     words = {name: Words() for name in ("type", "relation", "units", "comment", "validity", "document")}
     release = release_of(connection)
     records = Records(

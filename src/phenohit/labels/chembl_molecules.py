@@ -18,7 +18,7 @@ __all__ = ["read_molecules"]
 
 
 def read_molecules(
-    connection: Any, wanted: Wanted | None, jobs: int
+    connection: Any, wanted: Wanted | None, jobs: int, where: str = "The database"
 ) -> tuple[pd.DataFrame, tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]]:
     """Return the compounds, and for every molecule its number, its compound and whether it is a salt of it."""
     from sqlalchemy import select
@@ -35,7 +35,7 @@ def read_molecules(
         keys.append(texts(key))
         smiles.append(_needed(texts(written), ids[-1], keys[-1], wanted))
     if not numbers:
-        raise LabelError("The database holds no molecules: its tables are empty. Load a release into it.")
+        raise LabelError(f"{where} holds no molecules: its tables are empty. Load a release into it.")
     number, parent = np.concatenate(numbers), np.concatenate(parents)
     order = np.argsort(number)
     number, parent = number[order], parent[order]

@@ -164,7 +164,9 @@ def label_records(
         if sorter:
             sorter.add(block, judged)
     if not n_read:
-        raise LabelError(f"'{records.source}' holds no activity record.")
+        raise LabelError(
+            f"'{records.source}' holds no activity record. Load a release into it, or give the whole table."
+        )
     cell, p, also = gathered.take("value")
     values = _average(cell, p, how.max_spread)
     settled, wide = values["cell"].to_numpy(), values.loc[~values["used"], "cell"].to_numpy()

@@ -193,7 +193,8 @@ def need(connection: Any, path: str, tables: Mapping[str, Sequence[str]]) -> Non
     for table, columns in tables.items():
         if table not in known:
             raise LabelError(
-                f"'{masked(path)}' is no ChEMBL database: it has no table '{table}' but {some(sorted(known), 5)}."
+                f"'{masked(path)}' is no ChEMBL database: it has no table '{table}' but {some(sorted(known), 5)}. "
+                "Give a release, loaded whole."
             )
         present = {c["name"] for c in inspector.get_columns(table)}
         for column in columns:

@@ -178,7 +178,7 @@ def _assays(
     """Return the rule that leaves each assay out (-1: none), and what is known about each."""
     first = pd.Series(np.arange(len(codes)))[codes >= 0].groupby(codes[codes >= 0]).first().to_numpy()
     if not len(names):
-        raise LabelError(f"'{source.path}' names no assay in any row.")
+        raise LabelError(f"'{source.path}' names no assay in any row. Check that it is whole.")
     told = {c: text[c].to_numpy(object)[first] if c in text else "" for c in ABOUT}
     about = pd.DataFrame(told, index=range(len(names)), dtype=str)
     how, rule = source.curate, np.full(len(names), -1, dtype=np.int8)

@@ -167,7 +167,9 @@ def _matrix_market(source: ActivitySource) -> _Read:
         message = f"'{source.path}' says that it holds more than the memory can. Its second line may be damaged."
         raise FileError(f"{message} Make it again.") from error
     except (ValueError, OSError, OverflowError, EOFError, zlib.error) as error:
-        message = f"'{source.path}' cannot be read as a Matrix Market file ({error}). It may be truncated."
+        message = (
+            f"'{source.path}' cannot be read as a Matrix Market file ({error}). It may be truncated: make it again."
+        )
         raise FileError(message) from error
     if matrix.shape[0] != len(keys):
         raise ShapeError(

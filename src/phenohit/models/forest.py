@@ -32,6 +32,7 @@ from phenohit.tensors import read_tensors, write_tensors
 
 __all__ = ["Forest", "ForestSettings"]
 
+_SCORED = 32_768  # rows scored at a time
 _TREES = 50  # trees grown by one job: the unit of parallel work, fixed so that results never depend on it
 
 
@@ -130,13 +131,15 @@ class Forest:
         first = (np.cumsum(self.known.fitted) - 1) * self.settings.n_trees
         columns = np.flatnonzero(self.known.fitted[where])
 
-        def fill(column: int) -> None:
+        def fill(X: NDArray[np.float32], rows: slice, column: int) -> None:
             begin = int(first[where[column]])
-            score[:, column] = self.trees.mean(data.X, begin, begin + self.settings.n_trees)
+            score[rows, column] = self.trees.mean(X, begin, begin + self.settings.n_trees)
 
-        if len(data):
+        for start in range(0, len(data), _SCORED):
+            rows = slice(start, start + _SCORED)
+            X = data.X[rows]  # packed fingerprints are unpacked once for all tasks
             pool = Parallel(n_jobs=cores(self.jobs), prefer="threads", return_as="generator")  # walking frees the GIL
-            for _ in track(pool(delayed(fill)(c) for c in columns), "forest: score tasks", len(columns)):
+            for _ in track(pool(delayed(fill)(X, rows, c) for c in columns), "forest: score tasks", len(columns)):
                 pass
         return Predictions(score, data.compounds, [self.known.tasks[i] for i in where], self.name)
 

@@ -131,7 +131,10 @@ def _images(number: int, run: Run) -> pd.DataFrame:
     if not len(plain):
         raise FileError(f"'{run.name}': the Image table has no rows. Make it again, or leave this folder out.")
     if "ImageNumber" not in plain:
-        raise ColumnError(f"'{run.name}': the Image table has no ImageNumber. It has {some(found.columns, 6)}.")
+        raise ColumnError(
+            f"'{run.name}': the Image table has no ImageNumber. It has {some(found.columns, 6)}. Export it again with "
+            "this column, and check what separates them."
+        )
     key = image_key(plain.get("TableNumber"), plain["ImageNumber"])
     again = key[key.duplicated()].unique()
     if len(again):
@@ -328,7 +331,8 @@ def _keys(run: Run, part: str, objects: Objects, images: pd.DataFrame) -> pd.Dat
     if "imagenumber" not in known or number is None:
         raise ColumnError(
             f"'{objects.path}' ({part or 'objects'}) has no ImageNumber or ObjectNumber, by which CellProfiler's "
-            f"tables are joined. It has {some(objects.columns, 6)}."
+            f"tables are joined. It has {some(objects.columns, 6)}. Export the table again with these columns, and "
+            "check what separates them."
         )
     parents = {}
     for other in run.parts:

@@ -21,9 +21,9 @@ import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
 from phenohit.data.columns import MISSING, Kind, kind_of, parse_numbers
-from phenohit.data.delimited import NULLS, damage, header_of, reads_at_once
+from phenohit.data.delimited import NULLS, damage, header_of, quotes_in
 from phenohit.errors import ColumnError, FileError, some
-from phenohit.files import check_file, open_bytes, text_lines
+from phenohit.files import check_file, text_lines
 
 __all__ = ["CsvObjects", "Objects", "SqliteObjects", "csv_images", "image_key", "join_objects", "sqlite_tables"]
 
@@ -66,10 +66,8 @@ def _reading(path: Path) -> Iterator[None]:
         if "locked" in str(error):
             hint = "Another program is writing to it: wait, or copy it."
         elif "readonly" in str(error):  # a journal lies beside it
-            hint = (
-                "A program was stopped while it wrote to it: open it once with that program or sqlite3, then run again."
-            )
-        raise FileError(f"'{path}' cannot be read as a database ({error}). {hint}") from error
+            hint = "A program was stopped while it wrote: open it once with that program or sqlite3, then run again."
+        raise FileError(f"'{path}' cannot be read ({error}). {hint}") from error
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise damage(path, error) from error
 
@@ -119,17 +117,9 @@ class CsvObjects:
             strings_can_be_null=True,
         )
         parse = pa_csv.ParseOptions(delimiter=self._separator, newlines_in_values=False)
-        read = pa_csv.ReadOptions(block_size=reads_at_once(self.path, ",".join(self.columns), _BLOCK))
-        with (
-            open_bytes(self.path) as handle,
-            pa_csv.open_csv(handle, read_options=read, parse_options=parse, convert_options=convert) as reader,
-        ):
+        read = pa_csv.ReadOptions(block_size=_BLOCK)
+        with pa_csv.open_csv(self.path, read_options=read, parse_options=parse, convert_options=convert) as reader:
             yield from reader
-            if handle.raw.quotes % 2:  # pyright: ignore[reportAttributeAccessIssue]
-                raise FileError(
-                    f"'{self.path}' has a quote that is not closed, so that rows below it are lost. Remove it, or make "
-                    "the file again."
-                )
 
     def kinds(self) -> dict[str, Kind]:
         """Tell what each column holds, from the first rows."""
@@ -143,6 +133,11 @@ class CsvObjects:
     def texts(self, columns: Sequence[str]) -> pd.DataFrame:
         """Return some columns whole, as text: keys."""
         with self._explained(self._features):
+            if quotes_in(self.path) % 2:
+                raise FileError(
+                    f"'{self.path}' has a quote that is not closed, so that rows below it would be lost. Remove it, or "
+                    "make the file again."
+                )
             parts = list(self._stream(columns, self._features))
         if self._features:
             self._kept = parts
