@@ -36,6 +36,8 @@ def test_reads_as_the_dense_matrix(kind: str) -> None:
         for columns in (slice(None), slice(3, 60), np.array([79, 0, 5]), 7, -1):
             np.testing.assert_array_equal(packed[rows, columns], dense[rows][..., columns])
     assert packed[np.array([1])].dtype == np.float32
+    assert packed.affine(np.arange(1, 70))[:].flags.c_contiguous
+    assert packed[:, np.array([3, 7])].flags.c_contiguous
 
 
 @pytest.mark.parametrize("kind", ["bits", "sparse"])

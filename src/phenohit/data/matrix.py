@@ -82,8 +82,9 @@ class RowMatrix:
             return np.unpackbits(self.base[rows], axis=1).astype(np.float32)
         if 8 * len(columns) < self.base.shape[1]:  # few features: touch their bytes only
             chosen = self.base[rows][:, columns >> 3]
-            return ((chosen >> (7 - (columns & 7)).astype(np.uint8)) & 1).astype(np.float32)
-        return np.unpackbits(self.base[rows], axis=1)[:, columns].astype(np.float32)
+            return ((chosen >> (7 - (columns & 7)).astype(np.uint8)) & 1).astype(np.float32, order="C")
+        # Choosing columns by index leaves the bits in column order, which is slow to read by rows: bring them back.
+        return np.unpackbits(self.base[rows], axis=1)[:, columns].astype(np.float32, order="C")
 
     def take(self, rows: Any) -> RowMatrix:
         """Return some rows, still packed."""
