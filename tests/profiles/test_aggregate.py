@@ -79,6 +79,7 @@ def replicates(n_compounds: int, seed: int = 0) -> Profiles:
     return wells((0.6 * signal + rng.normal(size=signal.shape)).round(1), keys.astype(str))
 
 
+@pytest.mark.filterwarnings("ignore:DataFrameGroupBy.apply:FutureWarning")  # pycytominer's own, under pandas 2
 @pytest.mark.parametrize(("precision", "tolerance"), [(12, 1e-6), (4, 2e-3)])
 def test_modz_as_pycytominer_does_it(precision, tolerance):
     given = replicates(40)

@@ -99,7 +99,7 @@ def _read(source: ProfileSource, runs: list[Run], maps: Place | None = None) -> 
     """Read all runs: first where every image was, then the cells."""
     statistics = check_statistics(source.cells)
     images = pd.concat([_images(i, run) for i, run in enumerate(track(runs, "read image tables"))], ignore_index=True)
-    images = images.astype({c: object for c in images if c != "run"}).fillna("")
+    images = images.astype({c: "string" for c in images if c != "run"}).fillna("")
     sites = group_sites(source, images, [run.site for run in runs], maps)
     incomplete = _incomplete(runs)
     sites.leave_out(incomplete)

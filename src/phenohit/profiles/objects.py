@@ -143,7 +143,7 @@ class CsvObjects:
             self._kept = parts
         text = [pa.RecordBatch.from_arrays(p.columns[: len(columns)], names=list(columns)).to_pandas() for p in parts]
         frame = pd.concat(text, ignore_index=True) if text else pd.DataFrame({c: [] for c in columns}, dtype=str)
-        return frame.fillna("").astype(str)
+        return frame.astype("string").fillna("").astype(str)
 
     def blocks(self, columns: Sequence[str]) -> Iterator[NDArray[np.float32]]:
         """Yield float32 blocks (rows, columns) in the order of the file; NaN where there is no value."""
@@ -236,7 +236,7 @@ def _tidy(images: pd.DataFrame) -> pd.DataFrame:
     """Text without blanks at its ends; what says "no value" becomes ''."""
     out = {}
     for name in images.columns:
-        text = images[name].astype(object).fillna("").astype(str).str.strip()
+        text = images[name].astype("string").fillna("").astype(str).str.strip()
         out[name] = text.where(~text.str.lower().isin(list(MISSING)), "").astype(str)
     return pd.DataFrame(out, index=images.index)
 
@@ -309,7 +309,12 @@ class SqliteObjects:
 
 def _key_text(frame: pd.DataFrame) -> pd.DataFrame:
     """Numbers as text; 3.0 is 3."""
-    return frame.fillna("").astype(str).apply(lambda c: c.str.strip().str.replace(r"\.0$", "", regex=True))
+    return (
+        frame.astype("string")
+        .fillna("")
+        .astype(str)
+        .apply(lambda c: c.str.strip().str.replace(r"\.0$", "", regex=True))
+    )
 
 
 def sqlite_tables(path: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
