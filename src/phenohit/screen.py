@@ -31,12 +31,13 @@ def read_screen(study: Study) -> None:
     inputs = profile_inputs(config.profiles) if config.profiles.path else {}
     if config.structures.path:
         inputs[config.structures.path] = hash_file(config.structures.path)
+    learned = ["steps/steps.json"] if config.profiles.path else []  # what `predict` needs
     study.run.step(
         "data",
         partial(_read, study),
         settings=[asdict(config.profiles), asdict(config.structures), asdict(config.checks), config.seed],
         inputs=inputs,
-        outputs=["profiles.parquet", "wells.parquet", "identified.parquet", "dropped/data.csv"],
+        outputs=["profiles.parquet", "wells.parquet", "identified.parquet", "dropped/data.csv", *learned],
     )
 
 
