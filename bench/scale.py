@@ -27,9 +27,10 @@ SCREEN = {
 CHANGES = {
     "splits": [{"name": "series", "kind": "series", "folds": 1, "fractions": [0.7, 0.1, 0.2]}],
     "models": {
-        "forest": {"n_trees": 20, "min_samples_leaf": 3},
-        "network": {"units": 512, "layers": 1, "epochs": 5, "max_epochs": 5, "patience": 0, "batch": 512},
+        "forest": {"n_trees": 2, "min_samples_leaf": 3},  # what a forest costs beside its trees; those come on top
+        "network": {"units": 512, "layers": 1, "epochs": 1, "max_epochs": 1, "patience": 0, "batch": 512},
     },
+    "hits": {"model": "network-profiles"},
     "chemistry": True,
     "evaluate": {"bootstrap": 100, "chance": 20},
 }

@@ -105,7 +105,7 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
         plan["settings"],
         data,
         labels,
-        study.folds(study.splits()[0][0], data),
+        study.folds(study.splits()[0][0], plan["input"]),
         **study.preparing(plan["input"]),
         seed=study.config.seed,
         jobs=study.jobs,

@@ -31,6 +31,8 @@ __all__ = [
     "check_file",
     "hash_file",
     "open_bytes",
+    "open_parquet",
+    "parquet_meta",
     "read_json",
     "read_table",
     "text_lines",
@@ -151,23 +153,49 @@ def read_table(
     FileError
         If the file is absent, truncated or not Parquet.
     """
+    with open_parquet(path, dictionary) as file:
+        groups = range(file.num_row_groups) if where is None else _groups_with(file, *where)
+        arrow = file.read_row_groups(list(groups), columns=columns)
+        if where is not None:
+            arrow = arrow.filter(pc.is_in(arrow[where[0]].cast(pa.string()), pa.array(list(where[1]))))
+        meta = parquet_meta(file)
+    return arrow.to_pandas(), meta
+
+
+@contextmanager
+def open_parquet(path: str | os.PathLike[str], dictionary: list[str] | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file to read it in parts.
+
+    Parameters
+    ----------
+    path : path
+    dictionary : list of str, optional
+        Text columns that come back as categories.
+
+    Raises
+    ------
+    FileError
+        If the file is absent, truncated or not Parquet, be it found out only while it is read.
+    """
     path = Path(path)
     if not path.exists():
         raise FileError(f"'{path}' does not exist.")
     try:
         with pq.ParquetFile(path, read_dictionary=dictionary, pre_buffer=False) as file:
-            groups = range(file.num_row_groups) if where is None else _groups_with(file, *where)
-            arrow = file.read_row_groups(list(groups), columns=columns)
-            if where is not None:
-                arrow = arrow.filter(pc.is_in(arrow[where[0]].cast(pa.string()), pa.array(list(where[1]))))
+            yield file
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, FileError):
+            raise
         message = (
             f"'{path}' cannot be read as Parquet ({error}). It is {path.stat().st_size:,} bytes long and "
             "may be truncated or of another kind: copy or make it again."
         )
         raise FileError(message) from error
-    meta = (arrow.schema.metadata or {}).get(b"phenohit", b"{}")
-    return arrow.to_pandas(), json.loads(meta)
+
+
+def parquet_meta(file: pq.ParquetFile) -> dict[str, Any]:
+    """Return what `write_table` kept in the schema."""
+    return json.loads((file.schema_arrow.metadata or {}).get(b"phenohit", b"{}"))
 
 
 def _groups_with(file: pq.ParquetFile, column: str, values: Sequence[str]) -> list[int]:

@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +208,7 @@ def _split(study: Study, split: SplitConfig, folder: str) -> dict[str, Any]:
     from phenohit.evaluate import leaks
     from phenohit.evaluate.splitting import make_folds
 
-    data = study.profiles
+    data = study.rows
     at = study.row_compound(data)
     compounds = study.compounds.iloc[at]
     folds = make_folds(split, data, compounds, study.labels.take(at), seed=study.config.seed)
@@ -233,9 +233,8 @@ def step_fit(study: Study) -> None:
     """Cross-validate every method on every split; each fold is a step of its own."""
     jobs = [(split, method) for split, _ in study.splits() for method in study.methods]
     for split, method in track(jobs, "fit: methods"):
-        data = study.input(method.input)
-        labels = study.labels.take(study.row_compound(data))
-        folds = study.folds(split, data)
+        folds = study.folds(split, method.input)
+        inputs = cache(partial(_inputs, study, method))  # read once, and not at all where every fold is done
         parts = {}
         for number, name in enumerate(folds.names):
             step = f"fit/{split}/{method.name}/{name}"
@@ -243,7 +242,7 @@ def step_fit(study: Study) -> None:
             parts[step] = f"{folder}/predictions.parquet"
             study.run.step(
                 step,
-                partial(_fit, study, method, data, labels, folds, number, folder),
+                partial(_fit, study, method, inputs, folds, number, folder),
                 settings=[method, study.config.seed, study.preparing(method.input)],
                 after=(f"split/{split}",),
                 outputs=[parts[step]],
@@ -253,10 +252,22 @@ def step_fit(study: Study) -> None:
         study.run.step(f"gather/{split}/{method.name}", gather, after=tuple(parts), outputs=[joined])
 
 
-def _fit(study: Study, method: Method, data: Profiles, labels: Labels, folds: Folds, number: int, folder: str) -> None:
+def _inputs(study: Study, method: Method) -> tuple[Profiles, Labels]:
+    data = study.input(method.input)
+    return data, study.labels.take(study.row_compound(data))
+
+
+def _fit(
+    study: Study,
+    method: Method,
+    inputs: Callable[[], tuple[Profiles, Labels]],
+    folds: Folds,
+    number: int,
+    folder: str,
+) -> None:
     checkpoint = study.folder(f"{folder}/checkpoint")
     scored = fit_split(
-        method.model, method.settings, data, labels, folds, number,
+        method.model, method.settings, *inputs(), folds, number,
         **study.preparing(method.input), seed=study.config.seed, jobs=study.jobs, folder=checkpoint,
     )  # fmt: skip
     scored.save(study.run.path(folder, "predictions.parquet"))

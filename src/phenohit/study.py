@@ -59,6 +59,11 @@ class Study:
         return Profiles.load(self.run.path("profiles.parquet"))
 
     @cached_property
+    def rows(self) -> Profiles:
+        """The same wells or compounds without their features: seconds less to read, gigabytes less to hold."""
+        return Profiles.load(self.run.path("profiles.parquet"), features=False)
+
+    @cached_property
     def compounds(self) -> pd.DataFrame:
         """One row per imaged compound: identity, series, scaffold."""
         return read_table(self.run.path("compounds.parquet"))[0]
@@ -91,12 +96,13 @@ class Study:
             raise ConfigError(f"Every split needs a name of its own, but they are: {some(names)}. Set `name`.")
         return named
 
-    def folds(self, split: str, data: Profiles) -> Folds:
-        """Return the folds of a split for the rows of `data`: wells, or compounds."""
+    def folds(self, split: str, source: str) -> Folds:
+        """Return the folds of a split for the rows of an input: wells, or compounds."""
         folds = Folds.load(self.run.path("splits", slug(split), "folds.parquet"))
-        if len(folds.rows) != len(data):  # wells were split, and these rows are compounds
-            return compound_folds(folds, self.compounds["compound"].to_numpy(object))
-        return folds
+        compounds = self.compounds["compound"].to_numpy(object)
+        if source != "ecfp" or np.array_equal(folds.rows["compound"].to_numpy(object), compounds):
+            return folds
+        return compound_folds(folds, compounds)  # wells were split, and these rows are compounds
 
     @cached_property
     def methods(self) -> list[Method]:
@@ -109,9 +115,9 @@ class Study:
         if self.config.baselines:
             chosen.append(Method("rate-base", "rate", "base", {}))
         if self.config.baselines and self.has_images:
-            if inputs.cell_count_table(self.profiles) is not None:
+            if inputs.cell_count_table(self.rows) is not None:
                 chosen.append(Method("logistic-cell_count", "logistic", "cell_count", {}))
-            if inputs.plate_table(self.profiles) is not None:
+            if inputs.plate_table(self.rows) is not None:
                 chosen.append(Method("rate-plate", "rate", "plate", {"by": "plate"}))
         return chosen
 
@@ -122,7 +128,7 @@ class Study:
         if name == "ecfp":
             return inputs.fingerprint_table(self.compounds["compound"].to_numpy(object), self.fingerprints)
         made = {"cell_count": inputs.cell_count_table, "plate": inputs.plate_table, "base": inputs.no_features}
-        table = made[name](self.profiles)
+        table = made[name](self.rows)
         assert table is not None  # `methods` names an input only where it exists
         return table
 

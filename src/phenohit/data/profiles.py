@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from phenohit.data.matrix import RowMatrix, take_rows
 from phenohit.errors import ColumnError, FileError, ShapeError, some
-from phenohit.files import atomic, read_table
+from phenohit.files import atomic, open_parquet, parquet_meta
 
 __all__ = ["Profiles", "write_profiles"]
 
@@ -115,24 +115,38 @@ class Profiles:
                 write(self.rows.iloc[part], self.X[part])
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Profiles:
-        """Read a file written by `save`; reading never executes anything.
+    def load(cls, path: str | os.PathLike[str], *, features: bool = True) -> Profiles:
+        """Read a file written by `save`, block by block; reading never executes anything.
+
+        Parameters
+        ----------
+        path : path
+        features : bool
+            False reads what is known about the rows alone: X is then (N, 0).
 
         Raises
         ------
         FileError
             If the file is absent, damaged, or not one of ours.
         """
-        table, meta = read_table(path)
-        if meta.get("kind") != "profiles":
-            raise FileError(
-                f"'{path}' holds no profiles written by PhenoHit. Read a table from elsewhere with "
-                "phenohit.data.read_profiles."
-            )
-        names = [c for c in table.columns if c.startswith("Metadata_")]
-        features = [c for c in table.columns if not c.startswith("Metadata_")]
-        X = np.ascontiguousarray(table[features].to_numpy(dtype=np.float32))
-        return cls(X, table[names].astype(str), features, tuple(meta["history"]))
+        with open_parquet(path) as file:
+            meta = parquet_meta(file)
+            if meta.get("kind") != "profiles":
+                raise FileError(
+                    f"'{path}' holds no profiles written by PhenoHit. Read a table from elsewhere with "
+                    "phenohit.data.read_profiles."
+                )
+            columns = file.schema_arrow.names
+            known = [c for c in columns if c.startswith("Metadata_")]
+            names = [c for c in columns if not c.startswith("Metadata_")] if features else []
+            rows = file.read(columns=known).to_pandas().astype(str)
+            X = np.empty((len(rows), len(names)), np.float32)
+            start = 0
+            for group in range(file.num_row_groups if names else 0):
+                block = file.read_row_group(group, columns=names)
+                X[start : start + len(block)] = block.to_pandas().to_numpy(np.float32)
+                start += len(block)
+        return cls(X, rows, names, tuple(meta["history"]))
 
 
 @contextmanager

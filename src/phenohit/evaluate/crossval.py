@@ -11,6 +11,7 @@ from scipy import sparse
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
+from phenohit.errors import ShapeError
 from phenohit.evaluate.splits import TEST, TRAIN, VALID, Folds
 from phenohit.models import find_model
 from phenohit.profiles.prepare import Prepare
@@ -59,7 +60,13 @@ def fit_split(
     -------
     Predictions
         CSR scores of the measured entries, rows = test rows with any, `fold` = the split's fold number.
+
+    Raises
+    ------
+    ShapeError
+        If the folds are those of other rows: a test compound would be trained on.
     """
+    _check_rows(data, folds)
     train, valid, test = (folds.rows_of(split, part) for part in (TRAIN, VALID, TEST))
     fitted, prepare = _fit(model, settings, data, labels, train, valid, scale, clip, (seed, split), jobs, folder)
     test = test[np.diff(labels.Y.indptr)[test] > 0]  # only measured entries can be compared
@@ -86,9 +93,18 @@ def fit_all(
     A model that stops early still needs rows it does not train on: it gets the validation rows of
     the first split, as in cross-validation.
     """
+    _check_rows(data, folds)
     valid = folds.rows_of(0, VALID)
     train = np.setdiff1d(np.arange(len(data)), valid)
     return _fit(model, settings, data, labels, train, valid, scale, clip, (seed, len(folds.names)), jobs, folder)
+
+
+def _check_rows(data: Profiles, folds: Folds) -> None:
+    if not np.array_equal(folds.rows["compound"].to_numpy(object), data.compounds):
+        raise ShapeError(
+            f"The folds are not over these rows: {len(folds.rows)} rows of folds and {len(data)} of profiles must name "
+            "the same compounds in the same order."
+        )
 
 
 def _fit(
