@@ -11,6 +11,7 @@ __all__ = ["MODELS", "find_model", "model_names"]
 MODELS = {
     "forest": "phenohit.models.forest:Forest",  # per-assay random forest (Simm 2018, Table S2)
     "network": "phenohit.models.network:Network",  # masked multitask network (Simm 2018, Table S1)
+    "macau": "phenohit.models.macau:Macau",  # Bayesian matrix factorisation with side information (Simm 2018)
     "logistic": "phenohit.models.logistic:Logistic",  # per-assay logistic regression
     "rate": "phenohit.models.rate:Rate",  # baseline: active share of the assay, or of the plate
 }

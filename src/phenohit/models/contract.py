@@ -150,8 +150,14 @@ class Known:
     fitted: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, data: Profiles, labels: Labels) -> Known:
+    def of(cls, data: Profiles, labels: Labels, *, values: bool = False) -> Known:
         """Check that `data` and `labels` can be learned from, and remember what is needed.
+
+        Parameters
+        ----------
+        data, labels : Profiles and Labels, N rows
+        values : bool
+            Whether tasks may hold values; one with any counts as fitted, and its share means nothing.
 
         Raises
         ------
@@ -160,11 +166,12 @@ class Known:
         LabelError
             If a task holds values instead of two classes.
         """
-        check_pair(data, labels)
+        check_pair(data, labels, values=values)
         counts = labels.counts()
         active, inactive = counts["n_active"].to_numpy(), counts["n_inactive"].to_numpy()
         share = ((active + 1) / (active + inactive + 2)).astype(np.float32)
-        fitted = (active > 0) & (inactive > 0) & (len(data.features) > 0)
+        of_values = (labels.tasks["kind"] == "value").to_numpy()
+        fitted = (active > 0) & ((inactive > 0) | of_values) & (len(data.features) > 0)
         return cls(list(data.features), labels.task_names, share, fitted)
 
     def require(self, data: Profiles) -> None:
@@ -241,8 +248,8 @@ def check_finite(data: Profiles) -> None:
             )
 
 
-def check_pair(data: Profiles, labels: Labels) -> None:
-    """Refuse labels that are not those of the rows of `data`, or that hold values."""
+def check_pair(data: Profiles, labels: Labels, *, values: bool = False) -> None:
+    """Refuse labels that are not those of the rows of `data`, or that hold values where `values` is False."""
     if len(data) != len(labels):
         raise ShapeError(f"There are {len(data)} rows of features but {len(labels)} rows of labels: align them first.")
     keys = labels.compounds["compound"].to_numpy(dtype=object)
@@ -252,10 +259,10 @@ def check_pair(data: Profiles, labels: Labels) -> None:
         raise ShapeError(
             f"Rows of features and labels are of different compounds ({shown}). Align with Labels.to_rows."
         )
-    values = labels.tasks["task"][labels.tasks["kind"] == "value"]
-    if len(values):
+    of_values = labels.tasks["task"][labels.tasks["kind"] == "value"]
+    if len(of_values) and not values:
         raise LabelError(
-            f"This model learns active against inactive, but these tasks hold values: {some(values)}. "
+            f"This model learns active against inactive, but these tasks hold values: {some(of_values)}. "
             "Give them thresholds (activities: thresholds)."
         )
     check_finite(data)
