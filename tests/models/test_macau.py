@@ -158,6 +158,8 @@ def test_assays_with_ten_labels_stay_near_their_share() -> None:
 
 def test_diagnostics_tell_whether_the_chains_have_settled() -> None:
     data, _, measured = problem(200, 10, 5)
+    alone = fitted(data, measured).diagnostics()  # one chain: its halves
+    assert alone["rhat"].notna().all()
     found = fitted(data, measured, chains=2).diagnostics()
     assert set(found.columns) == {"what", "rhat", "ess"}
     assert "link precision" in set(found["what"])

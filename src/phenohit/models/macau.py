@@ -207,10 +207,11 @@ class Macau:
         self.traces = np.stack(traces)
         if s.sweeps - s.burn_in >= _DIAGNOSED:
             found = self.diagnostics()
+            rhat, ess = found["rhat"], found["ess"]
             log.info(
-                "macau: %d sweeps of %d chains; R-hat of %d entries %.3f (95 %% of them below %.3f), effective sample "
-                "size %.0f (5 %% of them below %.0f)", s.sweeps, s.chains, len(found), found["rhat"].median(),
-                found["rhat"].quantile(0.95), found["ess"].median(), found["ess"].quantile(0.05),
+                "macau: chains: %d, sweeps: %d; R-hat of %d entries: median %.3f, 95 %% below %.3f (settled: near 1); "
+                "effective sample size: median %.0f, 95 %% above %.0f",
+                s.chains, s.sweeps, len(found), rhat.median(), rhat.quantile(0.95), ess.median(), ess.quantile(0.05),
             )  # fmt: skip
         return Posterior(kept, offset, binary)
 
@@ -229,6 +230,9 @@ class Macau:
         if self.known is None:
             raise not_fitted(self.name)
         used = self.traces[:, self.settings.burn_in :, :]
+        if len(used) == 1:  # one chain is compared with itself: its first half with its second
+            half = used.shape[1] // 2
+            used = np.concatenate([used[:, :half], used[:, half : 2 * half]])
         moving = used.std(axis=(0, 1)) > 0
         tasks = [t for t, fitted in zip(self.known.tasks, self.known.fitted, strict=True) if fitted]
         entries = Watched.of(self.labels, self.seed)
