@@ -73,9 +73,10 @@ def scale_key(bounds: Sequence[float], *, low: str, high: str, digits: int = 2) 
     n = len(bounds) + 1
     wide = _KEY * n
     parts = [f'<rect class="q{i}" x="{i * _KEY}" y="0" width="{_KEY - 1}" height="12"/>' for i in range(n)]
-    for i, value in enumerate(bounds, start=1):
-        text = f"{value:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{value:.0f}"
-        text = ("0" if text in ("-0", "") else text).replace("-", "−")
+    texts = [f"{v:.{digits}f}".rstrip("0").rstrip(".") if digits else f"{v:.0f}" for v in bounds]
+    texts = [("0" if text in ("-0", "") else text).replace("-", "−") for text in texts]
+    every = 2 if max(map(len, texts)) > 5 else 1  # longer ones would run into each other
+    for i, text in list(enumerate(texts, start=1))[::every]:
         parts.append(f'<text x="{i * _KEY}" y="25" text-anchor="middle">{text}</text>')
     parts.append(f'<text x="0" y="39">{escape(low)}</text>')
     parts.append(f'<text x="{wide}" y="39" text-anchor="end">{escape(high)}</text>')
