@@ -212,3 +212,13 @@ def test_wells_plates_scaffolds_and_holdouts_go_the_same_way(screen, tmp_path):
     assert (by_well["min"] == by_well["max"]).all()
     by_compound = pd.Series(chemistry.fold, index=chemistry.compounds)
     assert (by_well["min"] == by_compound.loc[by_well.index]).all()
+
+
+def test_macau_goes_the_same_way_and_its_final_scores_have_a_spread(screen, tmp_path):
+    out = tmp_path / "run"
+    flags = ["--models", "{macau: {latent: 8, sweeps: 60, burn_in: 20}}", "--chemistry", "false", *FAST]
+    assert main(["hits", str(screen / "simulated.yaml"), "--out", str(out), *flags]) == 0
+    final = Predictions.load(out / "predictions" / "final.parquet")
+    assert final.model == "macau-profiles"
+    assert final.spread.shape == final.score.shape
+    assert (final.spread > 0).all()

@@ -117,7 +117,11 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
     # Wells become compounds: the mean of a compound's scores.
     score = pd.DataFrame(scored.score).groupby(at).mean().reindex(range(len(study.compounds)))
     compounds = study.compounds["compound"].to_numpy(object)
-    final = Predictions(score.to_numpy(np.float32), compounds, plan["tasks"], plan["method"], kind=scored.kind)
+    spread = None
+    if scored.spread is not None:  # as if the errors of a compound's wells were one error: they mostly are
+        square = pd.DataFrame(np.square(scored.spread)).groupby(at).mean().reindex(range(len(study.compounds)))
+        spread = np.sqrt(square.to_numpy(np.float32))
+    final = Predictions(score.to_numpy(np.float32), compounds, plan["tasks"], plan["method"], spread, kind=scored.kind)
     final.save(study.run.path("predictions", "final.parquet"))
     return {"method": plan["method"]}
 

@@ -76,9 +76,9 @@ class MacauSettings:
         Precision of the link from features to latent vectors; where it begins.
     fixed_link : bool
         Keep `link_precision` instead of drawing it.
-    device : {"auto", "cpu", "cuda"}
-        Where chains are sampled. Auto is cuda where there is one. Chains on either are of the same distribution,
-        not the same numbers.
+    device : {"cpu", "cuda"}
+        Where chains are sampled. Cuda is experimental: its draws are tested, on a GPU they have not been run. Chains
+        on either are of the same distribution, not the same numbers.
     half : bool
         Keep sweeps in float16: half the size of the model file, and differences of a thousandth.
     """
@@ -95,7 +95,7 @@ class MacauSettings:
     centre: Literal["assay", "global", "none"] = "assay"
     link_precision: float = 5.0
     fixed_link: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["cpu", "cuda"] = "cpu"
     half: bool = True
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -379,12 +379,11 @@ def _offsets(Y: Any, binary: NDArray[np.bool_], centre: str) -> NDArray[np.float
 
 def _device(name: str, jobs: int) -> Any:
     """Return where to sample; refuses cuda where there is none."""
+    if name == "cpu":
+        return Cpu(cores(jobs))
     import torch
 
-    found = torch.cuda.is_available()
-    require(found or name != "cuda", "device", name, "cpu or auto here: torch finds no CUDA device")
-    if name == "cpu" or not found:
-        return Cpu(cores(jobs))
+    require(torch.cuda.is_available(), "device", name, "cpu here: torch finds no CUDA device")
     from phenohit.models.macau_cuda import Cuda
 
     return Cuda()
