@@ -47,8 +47,9 @@ def simulate(n: int) -> tuple[np.ndarray, sparse.csr_matrix, sparse.csr_matrix]:
 def ours(n: int, sweeps: tuple[int, int]) -> dict[str, float]:
     """Seconds per sweep and held-out errors of our sampler."""
     from phenohit.models.macau_cpu import Cpu
-    from phenohit.models.macau_sampler import Mode, Noise, Sampler, Values
+    from phenohit.models.macau_sampler import Sampler
     from phenohit.models.macau_side import Side
+    from phenohit.models.macau_state import Mode, Noise, Values
 
     X, train, held = simulate(n)
     offset = np.full(T, train.data.mean(), np.float32)

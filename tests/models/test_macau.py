@@ -14,12 +14,16 @@ from scipy import sparse
 from scipy.special import ndtr
 
 import phenohit.models.macau_chain as chains
+import phenohit.models.macau_side as sides
 from phenohit.data.labels import Labels
 from phenohit.data.matrix import RowMatrix
 from phenohit.data.profiles import Profiles
-from phenohit.errors import LabelError, ShapeError
+from phenohit.errors import LabelError, PhenoHitError, ShapeError
 from phenohit.models.macau import Macau
+from phenohit.models.macau_cuda import Cuda
+from phenohit.models.macau_follow import HeldOut
 from phenohit.models.macau_posterior import probability
+from phenohit.models.macau_side import Side
 
 K, BURN_IN, USED = 8, 200, 400  # where SMURFF is the peer
 SHORT = {"latent": 6, "sweeps": 260, "burn_in": 60, "keep": 100, "half": False}
@@ -90,9 +94,9 @@ def test_a_row_is_predicted_the_same_in_any_company() -> None:
 
 @pytest.mark.parametrize("kind", ["value", "binary"])
 def test_a_resumed_chain_is_the_same_chain(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data, _, measured = problem(120, 8, 5)
+    data, _, measured = problem(300, 8, 5)
     dense = measured if kind == "value" else (measured > 6).astype(float) + 0 * measured
-    settings = {**SHORT, "sweeps": 30, "burn_in": 10, "chains": 2, "noise": "adaptive"}
+    settings = {**SHORT, "sweeps": 30, "burn_in": 10, "chains": 2, "noise": "adaptive", "held_out": 0.1}
     table = labels(data, dense, kind)
     straight = Macau(**settings).fit(data, table, seed=5)
     monkeypatch.setattr(chains, "CHECKPOINT_SECONDS", 0.0)
@@ -113,6 +117,7 @@ def test_a_resumed_chain_is_the_same_chain(kind: str, tmp_path: Path, monkeypatc
     assert calls == 62  # two chains of 30 sweeps and the two that were broken off
     np.testing.assert_array_equal(resumed.predict(data).score, straight.predict(data).score)
     np.testing.assert_array_equal(resumed.traces, straight.traces)
+    assert np.isfinite(straight.traces[..., -2]).all()  # of labels that are held out
     other = Macau(**settings).fit(data, table, seed=6, run=tmp_path)  # of another seed: not used
     assert not np.array_equal(other.traces, straight.traces)
 
@@ -238,6 +243,117 @@ def test_held_out_errors_are_the_same(n: int, T: int, F: int, fill: float) -> No
         apart = np.sqrt(((peer[0] - peer[1])[chosen] ** 2).mean())
         between = np.mean([np.sqrt(((a - b)[chosen] ** 2).mean()) for a in mine for b in peer])
         assert between < 1.3 * apart + 0.01
+
+
+@pytest.mark.parametrize("kind", ["value", "binary"])
+def test_labels_that_are_held_out_are_followed(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    data, _, measured = problem(500, 10, 8, seed=7)
+    twice = np.repeat(np.arange(500), 2)  # two wells of each compound, with the same labels
+    dense = (measured if kind == "value" else (measured > 6).astype(float) + 0 * measured)[twice]
+    with caplog.at_level("INFO", logger="phenohit"):
+        model = fitted(data.take(twice), dense, kind, held_out=0.05)
+    n = int(0.05 * np.isfinite(measured).sum())
+    assert f"{2 * n} of {np.isfinite(dense).sum()} labels are held out" in caplog.text
+    found = model.progress()
+    assert set(found.columns) == {"series", "step", "what", "value", "used"}
+    error = found[found["what"] == "held-out RMSE"].set_index("step")["value"]
+    assert len(error) == SHORT["sweeps"]
+    if kind == "value":
+        assert 0.32 < error.iloc[-1] < 0.8 * error.iloc[0]  # above the noise
+        assert not (found["what"] == "held-out AUC").any()
+    else:
+        assert found[found["what"] == "held-out AUC"]["value"].iloc[-1] > 0.75
+        assert error.iloc[-1] < 0.5
+    assert found.loc[found["used"], "step"].min() == SHORT["burn_in"] + 1
+    alone = fitted(data.take(twice), dense, kind, held_out=0.0).progress()
+    assert not alone["what"].str.startswith("held-out").any()
+
+
+def test_held_out_wells_leave_no_copy() -> None:
+    rng = np.random.default_rng(1)
+    Y = sparse.random(300, 4, 0.9, format="csr", random_state=rng, dtype=np.float32)
+    compounds = rng.integers(0, 120, 300)
+    held, rest = HeldOut.of(Y, list(map(str, compounds)), 0.3, 0)
+    assert len(held.label) + rest.nnz == Y.nnz
+    assert np.array_equal(np.asarray(Y[held.rows, held.tasks]).ravel(), held.label)
+    out = set(zip(compounds[held.rows], held.tasks, strict=True))
+    row, task = rest.nonzero()
+    assert not out & set(zip(compounds[row], task, strict=True))
+
+
+def test_features_of_assays_tell_of_assays_with_few_labels(tmp_path: Path) -> None:
+    """An assay's latent vector follows from its features: one with five labels is then predicted."""
+    rng = np.random.default_rng(5)
+    data, _, _ = problem(500, 60, 10, seed=8)
+    G = rng.standard_normal((60, 4))
+    U = data.X @ rng.standard_normal((10, 4)) / 10**0.5
+    truth = 6 + U @ (G + 0.1 * rng.standard_normal(G.shape)).T
+    measured = truth + 0.3 * rng.standard_normal(truth.shape)
+    measured[:, 40:][rng.random((500, 20)) > 0.01] = np.nan
+    table = pd.DataFrame(G, columns=list("abcd")).assign(assay=[f"t{j}" for j in range(60)], constant=1)
+    table["class"] = "kinase"
+    table.sample(frac=1, random_state=0).to_csv(tmp_path / "assays.csv", index=False)
+    error = []
+    for path in ("", str(tmp_path / "assays.csv")):
+        score = fitted(data, measured, assay_features=path, centre="global").predict(data).score
+        error.append(np.sqrt(((score - truth)[:, 40:][np.isnan(measured[:, 40:])] ** 2).mean()))
+    assert error[1] < 0.6 * error[0]
+    table.drop(columns=list("abcd")).to_csv(tmp_path / "none.csv", index=False)
+    table.iloc[:59].to_csv(tmp_path / "short.csv", index=False)
+    table.iloc[[*range(60), 0]].to_csv(tmp_path / "twice.csv", index=False)
+    table.rename(columns={"assay": "assays"}).to_csv(tmp_path / "named.csv", index=False)
+    wrong = {
+        "none": "no column in which",
+        "short": "lacks 1 of 60 assays: 't59'",
+        "twice": "names 't0'",
+        "named": "assays",
+    }
+    for name, message in wrong.items():
+        with pytest.raises(PhenoHitError, match=message):
+            fitted(data, measured, assay_features=str(tmp_path / f"{name}.csv"))
+
+
+def test_a_memory_map_is_read_in_blocks(tmp_path: Path) -> None:
+    data, _, measured = problem(300, 10, 6)
+    file = tmp_path / "X.npy"
+    np.save(file, data.X)
+    mapped = Profiles(np.load(file, mmap_mode="r"), data.rows, data.features)
+    assert isinstance(Side(mapped.X).X, np.memmap)
+    short = {"sweeps": 12, "burn_in": 2}
+    a, b = (fitted(d, measured, **short).predict(data).score for d in (mapped, data))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", ["value", "binary"])
+@pytest.mark.parametrize("form", ["dense", "packed", "wide"])
+def test_another_device_is_asked_for_nothing_it_cannot_do(
+    kind: str, form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The batches of the GPU, on the processor, with tensors that numpy cannot take for arrays unasked."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TypeError("a tensor on another device is no array")
+
+    data, truth, measured = problem(300, 12, 24, seed=4)
+    if form != "dense":
+        bits = data.X > 0.5
+        data = Profiles(
+            RowMatrix(np.packbits(bits, axis=1)).affine(np.arange(24), bits.mean(0)), data.rows, data.features
+        )
+    if form == "wide":
+        monkeypatch.setattr(sides, "WIDE", 20)
+    dense = measured if kind == "value" else (measured > 6).astype(float) + 0 * measured
+    table = labels(data, dense, kind)
+    settings = {**SHORT, "chains": 2, "noise": "adaptive", "held_out": 0.05}
+    here = Macau(**settings).fit(data, table, seed=1).predict(data).score
+    monkeypatch.setattr(chains, "_device", lambda *_: Cuda("cpu"))
+    with monkeypatch.context() as only:
+        only.setattr(torch.Tensor, "__array__", refuse)
+        there = Macau(**settings).fit(data, table, seed=1, run=tmp_path)
+    score = there.predict(data).score
+    wanted = truth if kind == "value" else (truth > 6)
+    error = [np.sqrt(((s - wanted) ** 2).mean()) for s in (here, score)]
+    assert abs(error[0] - error[1]) < 0.05 * error[0]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

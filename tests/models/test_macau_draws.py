@@ -66,8 +66,30 @@ def test_a_row_is_drawn_from_its_posterior(path: str, n: int) -> None:
     assert_normal(U.astype(float), mean, np.linalg.inv(A))
 
 
+@pytest.mark.parametrize("n", [39, 40, 55])
+def test_many_measurements_are_multiplied_elsewhere(n: int) -> None:
+    """Without random numbers the rule gives the posterior mean, by our loops and by the BLAS."""
+    rng = np.random.default_rng(n)
+    K, M = 60, 80
+    precision = spd(rng, K)
+    V = rng.standard_normal((M, K)).astype(np.float32)
+    at = np.concatenate([rng.permutation(M)[:n], rng.permutation(M)[:7]]).astype(np.int32)
+    other, own = rng.uniform(0.5, 2, M).astype(np.float32), np.array([0.5, 1.5], np.float32)
+    y, m = rng.standard_normal(n + 7).astype(np.float32), rng.standard_normal((2, K)).astype(np.float32)
+    factor, device = inverse_factor(precision), Cpu()
+    plan = device.plan(np.array([0, n, n + 7]), at, K, by_measurement=True)
+    assert len(plan.few) == 2
+    Z = np.zeros((2, K), np.float32)
+    device.condition(plan, Z, m, y, np.zeros_like(y), own, other, V, V @ factor.T.astype(np.float32))
+    for i, part in enumerate((slice(n), slice(n, n + 7))):
+        noise = own[i] * other[at[part]]
+        A = precision + (V[at[part]] / noise[:, None]).T.astype(float) @ V[at[part]]
+        mean = np.linalg.solve(A, precision @ m[i] + V[at[part]].T.astype(float) @ (y[part] / noise))
+        np.testing.assert_allclose(m[i] + Z[i] @ factor, mean, rtol=2e-3, atol=2e-4)
+
+
 def test_thousands_of_measurements_are_summed_in_parts() -> None:
-    """More than one part of 1,024, and a last one that is short."""
+    """More than one part of 512, and a last one that is short."""
     rng = np.random.default_rng(8)
     K, n = 5, 2500
     precision = spd(rng, K)

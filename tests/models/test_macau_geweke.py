@@ -15,10 +15,12 @@ from scipy import sparse
 
 import phenohit.models.macau_conditionals as conditionals
 import phenohit.models.macau_sampler as macau
+import phenohit.models.macau_side as macau_side
 from phenohit.models.macau_conditionals import draw_gamma, inverse_factor
 from phenohit.models.macau_cpu import Cpu
-from phenohit.models.macau_sampler import Mode, Noise, Sampler, Values
+from phenohit.models.macau_sampler import Sampler
 from phenohit.models.macau_side import Side
+from phenohit.models.macau_state import Mode, Noise, Values
 
 N, T, K, F = 12, 4, 2, 4
 SWEEPS = 6_000
@@ -124,8 +126,10 @@ def proper_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditionals, "_SCALE", float(K + FREEDOM))
 
 
-@pytest.mark.parametrize("kind", ["fixed", "adaptive", "probit", "mixed"])
-def test_both_ways_agree(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["fixed", "adaptive", "probit", "mixed", "wide"])
+def test_both_ways_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "wide":  # the link by conjugate gradients
+        monkeypatch.setattr(macau_side, "WIDE", F - 1)
     assert largest_difference(kind) < 4.5
 
 

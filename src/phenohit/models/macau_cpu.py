@@ -22,7 +22,8 @@ from threadpoolctl import threadpool_limits
 
 __all__ = ["Cpu", "Plan"]
 
-_CHUNK = 1024  # measurements gathered at a time: 600 kB at 150 latent dimensions, which stays in the cache
+_CHUNK = 512  # measurements gathered at a time: 300 kB at 150 latent dimensions, which stays in the cache
+_BIG = 40  # measurements from which the BLAS is faster than a loop
 
 
 @intrinsic
@@ -82,7 +83,7 @@ class Cpu:
         self.jobs = jobs
         self.pool: ThreadPoolExecutor | None = None
         self.routine = get_cython_function_address("scipy.linalg.cython_blas", "ssyrk")
-        self.letters = np.frombuffer(b"UN", np.uint8).copy()
+        self.letters = np.frombuffer(b"UNT", np.uint8).copy()
 
     def __enter__(self) -> Self:
         self.limits = threadpool_limits(1)
@@ -101,6 +102,10 @@ class Cpu:
 
     def place(self, X: Any) -> Any:
         """Bring features to where the rows are: here they stay, a memory map too."""
+        return X
+
+    def sparse(self, X: Any) -> Any:
+        """Bring a sparse matrix to where the rows are."""
         return X
 
     def put(self, array: NDArray[Any]) -> NDArray[np.float32]:
@@ -174,7 +179,7 @@ class Cpu:
             Latent vectors of the other side, and the same times L^-T.
         """
         if len(plan.few):
-            _few(Z, M, plan.few, plan.start, plan.at, y, e, own, other, V, S)
+            _few(Z, M, plan.few, plan.start, plan.at, y, e, own, other, V, S, self.routine, self.letters)
 
     def draw(
         self,
@@ -190,7 +195,7 @@ class Cpu:
     ) -> None:
         """Draw the rows of U with many measurements by their K x K precision, with the normal numbers of Z.
 
-        Products of measurements are summed in float32 over at most 1,024 of them, then in float64, in which the
+        Products of measurements are summed in float32 over at most 512 of them, then in float64, in which the
         system is solved: with thousands of measurements its condition number exceeds what float32 can bear.
         Parameters are those of `condition`; `precision` (K, K) is the prior's.
         """
@@ -220,24 +225,37 @@ def _products(U: Any, V: Any, start: Any, at: Any, found: Any) -> None:
 
 
 @_compiled
-def _few(Z: Any, M: Any, rows: Any, start: Any, at: Any, y: Any, e: Any, own: Any, other: Any, V: Any, S: Any) -> None:
+def _few(
+    Z: Any, M: Any, rows: Any, start: Any, at: Any, y: Any, e: Any, own: Any, other: Any, V: Any, S: Any,
+    routine: int, letters: Any,
+) -> None:  # fmt: skip
     K, wide = Z.shape[1], 0
+    sizes, factors = np.empty(2, np.int32), np.array([1, 0], np.float32)
     for i in rows:
         wide = max(wide, start[i + 1] - start[i])
-    G, t, near = np.empty((wide, wide), np.float32), np.empty(wide, np.float32), np.empty((wide, K), np.float32)
+    t, near, room = np.empty(wide, np.float32), np.empty((wide, K), np.float32), np.empty(wide * wide, np.float32)
     for i in rows:
         first = start[i]
         n = start[i + 1] - first
-        z, m = Z[i], M[i]
+        z, m, G = Z[i], M[i], room[: n * n].reshape(n, n)
         for a in range(n):
             j = at[first + a]
-            v = own[i] * other[j]
             for k in range(K):
                 near[a, k] = S[j, k]
-            t[a] = y[first + a] - _dot(V[j], m) - _dot(near[a], z) - e[first + a] * np.sqrt(v)
-            for b in range(a):  # lower triangle of S S' + noise
-                G[a, b] = _dot(near[a], near[b])
-            G[a, a] = _dot(near[a], near[a]) + v
+            t[a] = y[first + a] - _dot(V[j], m) - _dot(near[a], z) - e[first + a] * np.sqrt(own[i] * other[j])
+        if n < _BIG:  # lower triangle of S S'
+            for a in range(n):
+                for b in range(a + 1):
+                    G[a, b] = _dot(near[a], near[b])
+        else:
+            sizes[0], sizes[1] = n, K
+            _call(
+                routine, letters.ctypes.data, letters[2:].ctypes.data, sizes.ctypes.data, sizes[1:].ctypes.data,
+                factors.ctypes.data, near.ctypes.data, sizes[1:].ctypes.data, factors[1:].ctypes.data, G.ctypes.data,
+                sizes.ctypes.data,
+            )  # fmt: skip
+        for a in range(n):
+            G[a, a] += own[i] * other[at[first + a]]
         for a in range(n):  # its Cholesky factor row by row, and the first of the two triangular systems
             for b in range(a):
                 G[a, b] = (G[a, b] - _dot(G[a, :b], G[b, :b])) / G[b, b]
@@ -260,7 +278,7 @@ def _many(
     K = Z.shape[1]
     near, gram = np.empty((_CHUNK, K), np.float32), np.empty((K, K), np.float32)
     sizes, factors = np.empty(2, np.int32), np.array([1, 0], np.float32)
-    A, b, x = np.empty((K, K)), np.empty(K), np.empty(K)
+    A, b, x, part = np.empty((K, K)), np.empty(K), np.empty(K), np.empty(K, np.float32)
     for i in rows:
         for k in range(K):
             b[k] = 0
@@ -269,13 +287,16 @@ def _many(
                 b[k] += precision[k, h] * M[i, h]
         for first in range(start[i], start[i + 1], _CHUNK):
             n = min(_CHUNK, start[i + 1] - first)
+            part[:] = 0
             for a in range(n):
                 j = at[first + a]
                 root = np.float32(1) / np.sqrt(own[i] * other[j])
                 value = y[first + a] * root
                 for k in range(K):
                     near[a, k] = V[j, k] * root
-                    b[k] += near[a, k] * value
+                    part[k] += near[a, k] * value
+            for k in range(K):
+                b[k] += part[k]
             sizes[0], sizes[1] = K, n
             _call(
                 routine, letters.ctypes.data, letters[1:].ctypes.data, sizes.ctypes.data, sizes[1:].ctypes.data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -54,13 +55,15 @@ class Cuda:
     ----------
     device : str
         ``"cuda"``; the tests use ``"cpu"``.
+    jobs : int
+        Processor cores for what is done once, before the first sweep.
     """
 
     rows, entries = 1 << 20, 1 << 25
     ndtr, ndtri = staticmethod(torch.special.ndtr), staticmethod(torch.special.ndtri)
 
-    def __init__(self, device: str = "cuda") -> None:
-        self.device = torch.device(device)
+    def __init__(self, device: str = "cuda", jobs: int = 1) -> None:
+        self.device, self.jobs = torch.device(device), jobs
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +81,15 @@ class Cuda:
         for a in range(0, len(X), 65_536):
             out[a : a + 65_536] = torch.as_tensor(np.ascontiguousarray(X[a : a + 65_536]))
         return out
+
+    def sparse(self, X: Any) -> Tensor:
+        """Bring a sparse matrix to the device."""
+        rows = X.tocsr()
+        start, at = (torch.as_tensor(part.astype(np.int64), device=self.device) for part in (rows.indptr, rows.indices))
+        values = torch.as_tensor(rows.data.astype(np.float32), device=self.device)
+        with warnings.catch_warnings():  # that such tensors are new: nothing a user could mend
+            warnings.simplefilter("ignore")
+            return torch.sparse_csr_tensor(start, at, values, size=rows.shape, check_invariants=False)
 
     def put(self, array: NDArray[Any]) -> Tensor:
         """Bring numbers to the device as float32."""

@@ -13,8 +13,9 @@ from scipy.special import ndtr, ndtri, owens_t
 
 from phenohit.models.macau_conditionals import inverse_factor
 from phenohit.models.macau_cpu import Cpu
-from phenohit.models.macau_sampler import Order, Sampler, draw_hidden
+from phenohit.models.macau_sampler import Sampler, draw_hidden
 from phenohit.models.macau_side import Side
+from phenohit.models.macau_state import Order
 
 __all__ = ["Kept", "Posterior", "probability"]
 

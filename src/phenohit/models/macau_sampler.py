@@ -9,134 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from phenohit.models.macau_conditionals import draw_gamma, draw_link, draw_normal_wishart, inverse_factor, link_rate
-from phenohit.models.macau_side import Side
+from phenohit.models.macau_cpu import Cpu
+from phenohit.models.macau_state import Mode, Noise, Values
+from phenohit.models.macau_wide import draw_wide_link
 
-__all__ = ["Mode", "Noise", "Order", "Sampler", "Values", "draw_hidden"]
+__all__ = ["Sampler", "draw_hidden"]
 
 _LINK_NU, _LINK_MEAN = 1e-3, 1.0  # gamma prior of the link precision
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """The measured entries, row after row of one side.
-
-    Attributes
-    ----------
-    start : int64 (n + 1,)
-    at : int32 (E,)
-        Row of the other side.
-    """
-
-    start: NDArray[np.int64]
-    at: NDArray[np.int32]
-
-    @classmethod
-    def of(cls, Y: Any) -> Self:
-        """Take the entries of a CSR matrix, or of a CSC one for its columns."""
-        return cls(Y.indptr.astype(np.int64), Y.indices.astype(np.int32))
-
-    def blocks(self, rows: int, entries: int) -> list[tuple[int, int]]:
-        """Cut the rows into blocks of so many rows and entries at most, or of one row."""
-        found, a, n = [], 0, len(self.start) - 1
-        while a < n:
-            b = int(np.searchsorted(self.start, self.start[a] + entries, side="right")) - 1
-            b = min(max(b, a + 1), a + rows, n)
-            found.append((a, b))
-            a = b
-        return found
-
-
-@dataclass(frozen=True, eq=False)
-class Values:
-    """What was measured: centred values, or the sides of hidden ones.
-
-    Attributes
-    ----------
-    orders : pair of Order
-        By compound and by assay.
-    place : int64 (E,)
-        Position by compound of every entry by assay.
-    y : float32 (E,)
-        By assay: values, or 0 and 1 for binary assays.
-    offset : float32 (T,)
-        Subtracted from the values of each assay; for binary assays the offset of the hidden value.
-    binary : bool (T,)
-    """
-
-    orders: tuple[Order, Order]
-    place: NDArray[np.int64]
-    y: NDArray[np.float32]
-    offset: NDArray[np.float32]
-    binary: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, Y: sparse.csr_matrix, offset: NDArray[np.float32], binary: NDArray[np.bool_]) -> Self:
-        """Take the stored entries of a CSR matrix (N, T), zeros included."""
-        numbered = sparse.csr_matrix((np.arange(1, Y.nnz + 1, dtype=np.float64), Y.indices, Y.indptr), shape=Y.shape)
-        by_assay = numbered.tocsc()
-        place = by_assay.data.astype(np.int64) - 1
-        return cls((Order.of(Y), Order.of(by_assay)), place, Y.data[place].astype(np.float32), offset, binary)
-
-
-@dataclass
-class Mode:
-    """One side of the matrix: its rows' latent vectors, and what they are drawn from.
-
-    Attributes
-    ----------
-    latent : float32 (n, K)
-    mean, precision : float64 (K,) and (K, K)
-        Hyperparameters mu and Lambda.
-    side : Side, optional
-        With its eigenvectors, eigenvalues and column sums.
-    link : float64 (F, K), optional
-    link_precision : float
-    """
-
-    latent: NDArray[np.float32]
-    mean: NDArray[np.float64]
-    precision: NDArray[np.float64]
-    side: Side | None = None
-    link: NDArray[np.float64] | None = None
-    link_precision: float = 5.0
-
-    @classmethod
-    def begin(cls, n: int, K: int, side: Side | None, link_precision: float) -> Self:
-        """Start from zeros, as SMURFF does."""
-        link = None if side is None else np.zeros((side.F, K))
-        return cls(np.zeros((n, K), np.float32), np.zeros(K), 10.0 * np.eye(K), side, link, link_precision)
-
-
-@dataclass
-class Noise:
-    """Precision of the values: fixed, or drawn.
-
-    Attributes
-    ----------
-    precision : float
-    adaptive : bool
-        Drawn each sweep from its gamma posterior (shape 0.5, rate half the variance of the values).
-    most : float
-        Largest precision: signal-to-noise ratio of the values at most 10, as in SMURFF.
-    """
-
-    precision: float
-    adaptive: bool = False
-    variance: float = 1.0
-    most: float = float("inf")
-
-    @classmethod
-    def begin(cls, precision: float, adaptive: bool, variance: float) -> Self:
-        """Start at a precision; `variance` is that of the centred values."""
-        variance = max(variance, 1e-12)
-        return cls(2.0 / variance if adaptive else precision, adaptive, variance, 11.0 / variance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,15 +81,11 @@ class Sampler:
         for mode in modes:
             mode.latent = device.put(mode.latent)
             if mode.side is not None:
+                with Cpu(device.jobs) as here:
+                    rows = [(a, min(a + 2048, mode.side.N)) for a in range(0, mode.side.N, 2048)]  # short sums
+                    mode.side.prepare(partial(here.each, blocks=rows))
                 mode.side.move(device)
         self.blocks = [self._blocks(mode) for mode in (0, 1)]
-        self.eigen: list[Any] = [None, None]
-        with device:
-            for i, mode in enumerate(modes):
-                if mode.side is not None:
-                    rows = values.orders[i].blocks(2048, 1 << 40)  # sums in float32 stay short
-                    gram, total = mode.side.moments(partial(device.each, blocks=rows))
-                    self.eigen[i] = (*mode.side.eigen(gram), total)
 
     def _blocks(self, number: int) -> list[Block]:
         order, K = self.values.orders[number], len(self.modes[number].mean)
@@ -253,11 +134,14 @@ class Sampler:
         K = len(mode.mean)
         total, scatter = np.zeros(K), np.zeros((K, K))
         right = None if mode.side is None else np.zeros((mode.side.F, K))
-        for part_total, part_scatter, part_right in self.device.each(drawn.block, self.blocks[number]):
+        noise = None if right is None or mode.side is None or not mode.side.wide else np.zeros_like(right)
+        for part_total, part_scatter, part_right, part_noise in self.device.each(drawn.block, self.blocks[number]):
             total += part_total
             scatter += part_scatter
             if right is not None:
                 right += part_right
+            if noise is not None:
+                noise += part_noise
         n, mu = len(mode.latent), mode.mean
         cross = np.outer(mu, total)  # sums were of u minus its prior mean; rows are u minus what the link says
         scatter += cross + cross.T + n * np.outer(mu, mu)
@@ -266,10 +150,14 @@ class Sampler:
             n, total + n * mu, scatter, rng, link=mode.link, link_precision=mode.link_precision
         )
         if mode.side is not None and right is not None:
-            turn, size, column = self.eigen[number]
-            factor = inverse_factor(mode.precision)
-            right -= np.outer(column, mode.mean)
-            mode.link = draw_link(turn, size, right, mode.link_precision, factor, rng)
+            right -= np.outer(mode.side.total, mode.mean)
+            if noise is None:
+                factor = inverse_factor(mode.precision)
+                mode.link = draw_link(mode.side.turn, mode.side.size, right, mode.link_precision, factor, rng)
+            else:
+                rows = [(block.a, block.b) for block in self.blocks[number]]
+                known = mode.link, right, noise, mode.link_precision, mode.precision
+                mode.link = draw_wide_link(mode.side, *known, rng, self.device, rows)
             if not self.fixed_link:
                 shape = (_LINK_NU + mode.link.size) / 2
                 rate = (_LINK_NU / _LINK_MEAN + link_rate(mode.link, mode.precision)) / 2
@@ -373,8 +261,8 @@ class _Latents:
         ones = device.put(np.ones(max(len(self.mode.latent), len(other.latent))))
         self.own, self.other = (ones, variance) if number == 0 else (variance, ones)
 
-    def block(self, block: Block) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
-        """Draw its rows; return sum and scatter of u minus its prior mean, and X'U."""
+    def block(self, block: Block) -> tuple[NDArray[np.float64], NDArray[np.float64], Any, Any]:
+        """Draw its rows; return sum and scatter of u minus its prior mean, X'U, and X'E for a wide X."""
         mode, device, plan, K = self.mode, self.chain.device, block.plan, len(self.mode.mean)
         a, b = block.a, block.b
         y, own = self.chain.y[self.number][block.first : block.last], self.own[a:b]
@@ -390,4 +278,8 @@ class _Latents:
         mode.latent[a:b] = U
         D = U - M
         right = None if mode.side is None else device.host(mode.side.against(a, b, U))
-        return device.host(D.sum(0)), device.host(D.T @ D), right
+        noise = None
+        if mode.side is not None and mode.side.wide:
+            E = device.normals(self.chain._key(self.number, a, 2), b - a, K)
+            noise = device.host(mode.side.against(a, b, E))
+        return device.host(D.sum(0)), device.host(D.T @ D), right, noise
