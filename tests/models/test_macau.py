@@ -172,12 +172,24 @@ def test_diagnostics_tell_whether_the_chains_have_settled() -> None:
     assert found["ess"].min() > 1
 
 
-def test_odd_problems_are_handled() -> None:
-    data, _, measured = problem(12, 4, 5)  # fewer compounds than latent dimensions
+def test_more_latent_dimensions_than_compounds_and_a_constant_feature() -> None:
+    data, _, measured = problem(12, 4, 5)
     constant = Profiles(np.column_stack([data.X, np.ones(12, np.float32)]), data.rows, [*data.features, "one"])
     scored = fitted(constant, measured, latent=30, sweeps=40, burn_in=10).predict(constant)
     assert np.isfinite(scored.score).all()
     assert (scored.spread > 0).all()
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_feature_that_is_no_number_is_refused(wrong: float) -> None:
+    data, _, measured = problem(12, 4, 5)
+    data.X[3, 2] = wrong
+    with pytest.raises(ShapeError, match="'f2' is not finite in row 3"):
+        fitted(data, measured)
+
+
+def test_values_and_classes_are_not_learned_together() -> None:
+    data, _, measured = problem(12, 4, 5)
     table = labels(data, (measured > 6).astype(float), "value")
     mixed = Labels(table.Y, table.compounds, table.tasks.assign(kind=["value", "binary", "value", "value"]))
     with pytest.raises(LabelError, match="hold values and some hold two classes"):
@@ -185,10 +197,28 @@ def test_odd_problems_are_handled() -> None:
     classes = fitted(data, (measured > 6).astype(float), "binary", sweeps=5, burn_in=1)
     with pytest.raises(LabelError, match="not values: its scores are probabilities"):
         classes.exceeding(data, 6.0)
-    infinite = Profiles(data.X.copy(), data.rows, data.features)
-    infinite.X[3, 2] = np.inf
-    with pytest.raises(ShapeError, match="'f2' is not finite in row 3"):
-        fitted(infinite, measured)
+
+
+def test_assays_and_compounds_without_labels_change_nothing() -> None:
+    data, _, measured = problem(200, 5, 5, seed=3)
+    measured[150:] = np.nan
+    short = {"sweeps": 20, "burn_in": 5}
+    wider = np.column_stack([measured, np.full(200, np.nan)])  # an assay that nobody measured
+    with_both = fitted(data, wider, **short)
+    without = fitted(data.take(np.arange(150)), measured[:150], **short)
+    found = with_both.predict(data)
+    np.testing.assert_array_equal(found.score[:, :5], without.predict(data).score)
+    every = measured[np.isfinite(measured)]
+    np.testing.assert_allclose(found.score[:, 5], every.mean(), rtol=1e-5)  # all that is known of it
+    np.testing.assert_allclose(found.spread[:, 5], every.std(), rtol=1e-4)
+
+
+def test_an_entry_given_twice_is_refused() -> None:
+    data, _, measured = problem(12, 4, 5)
+    table = labels(data, measured, "value")
+    doubled = sparse.csr_matrix((np.array([5, 6], np.float32), np.array([1, 1]), np.array([0, *[2] * 12])), (12, 4))
+    with pytest.raises(LabelError, match="two entries for one task"):
+        Labels(doubled, table.compounds, table.tasks)
 
 
 def test_classes_as_values_are_scores_between_0_and_1() -> None:

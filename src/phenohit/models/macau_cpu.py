@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 from threadpoolctl import threadpool_limits
 
-__all__ = ["Cpu", "Plan"]
+__all__ = ["Cpu", "Plan", "compiled"]
 
 _CHUNK = 512  # measurements gathered at a time: 300 kB at 150 latent dimensions, which stays in the cache
 _BIG = 40  # measurements from which the BLAS is faster than a loop
@@ -40,7 +40,8 @@ def _call(context: Any, f: Any, a: Any, b: Any, c: Any, d: Any, e: Any, g: Any, 
     return types.void(*[types.int64] * 11), generate
 
 
-def _compiled(loop: Any) -> Any:
+def compiled(loop: Any) -> Any:
+    """Compile a loop that lets go of the interpreter."""
     try:
         return njit(nogil=True, cache=True, fastmath=True)(loop)
     except RuntimeError:  # nowhere to keep it: neither beside this file nor in the user's folder
@@ -167,11 +168,12 @@ class Cpu:
         Parameters
         ----------
         plan : Plan
-        Z : (B, K)
-            Draws from the prior; overwritten. Zeros, with `e` zero, give the posterior mean.
+        Z : (B, K) or (R, B, K)
+            Draws from the prior; overwritten. Zeros, with `e` zero, give the posterior mean. Several at once share
+            the work.
         M : (B, K)
             Prior means.
-        y, e : (E,)
+        y, e : (E,), and (E,) or (R, E)
             Measurements, and standard normal numbers for their noise.
         own, other : (B,) and (M,)
             A measurement's noise variance is the product of its row's and its other row's.
@@ -179,6 +181,7 @@ class Cpu:
             Latent vectors of the other side, and the same times L^-T.
         """
         if len(plan.few):
+            Z, e = Z.reshape(-1, *M.shape), e.reshape(-1, len(y))
             _few(Z, M, plan.few, plan.start, plan.at, y, e, own, other, V, S, self.routine, self.letters)
 
     def draw(
@@ -209,7 +212,7 @@ class Cpu:
         return found
 
 
-@_compiled
+@compiled
 def _dot(a: Any, b: Any) -> Any:
     total = np.float32(0)
     for k in range(len(a)):
@@ -217,32 +220,34 @@ def _dot(a: Any, b: Any) -> Any:
     return total
 
 
-@_compiled
+@compiled
 def _products(U: Any, V: Any, start: Any, at: Any, found: Any) -> None:
     for i in range(len(U)):
         for e in range(start[i], start[i + 1]):
             found[e] = _dot(V[at[e]], U[i])
 
 
-@_compiled
+@compiled
 def _few(
     Z: Any, M: Any, rows: Any, start: Any, at: Any, y: Any, e: Any, own: Any, other: Any, V: Any, S: Any,
     routine: int, letters: Any,
 ) -> None:  # fmt: skip
-    K, wide = Z.shape[1], 0
+    (R, _, K), wide = Z.shape, 0
     sizes, factors = np.empty(2, np.int32), np.array([1, 0], np.float32)
     for i in rows:
         wide = max(wide, start[i + 1] - start[i])
-    t, near, room = np.empty(wide, np.float32), np.empty((wide, K), np.float32), np.empty(wide * wide, np.float32)
+    left, near, room = np.empty((R, wide), np.float32), np.empty((wide, K), np.float32), np.empty(wide**2, np.float32)
     for i in rows:
         first = start[i]
         n = start[i + 1] - first
-        z, m, G = Z[i], M[i], room[: n * n].reshape(n, n)
+        m, G = M[i], room[: n * n].reshape(n, n)
         for a in range(n):
             j = at[first + a]
             for k in range(K):
                 near[a, k] = S[j, k]
-            t[a] = y[first + a] - _dot(V[j], m) - _dot(near[a], z) - e[first + a] * np.sqrt(own[i] * other[j])
+            known, root = y[first + a] - _dot(V[j], m), np.sqrt(own[i] * other[j])
+            for r in range(R):
+                left[r, a] = known - _dot(near[a], Z[r, i]) - e[r, first + a] * root
         if n < _BIG:  # lower triangle of S S'
             for a in range(n):
                 for b in range(a + 1):
@@ -254,23 +259,25 @@ def _few(
                 factors.ctypes.data, near.ctypes.data, sizes[1:].ctypes.data, factors[1:].ctypes.data, G.ctypes.data,
                 sizes.ctypes.data,
             )  # fmt: skip
-        for a in range(n):
+        for a in range(n):  # its Cholesky factor with the noise, row by row, and the first triangular system
             G[a, a] += own[i] * other[at[first + a]]
-        for a in range(n):  # its Cholesky factor row by row, and the first of the two triangular systems
             for b in range(a):
                 G[a, b] = (G[a, b] - _dot(G[a, :b], G[b, :b])) / G[b, b]
             G[a, a] = np.sqrt(G[a, a] - _dot(G[a, :a], G[a, :a]))
-            t[a] = (t[a] - _dot(G[a, :a], t[:a])) / G[a, a]
-        for a in range(n - 1, -1, -1):
-            t[a] /= G[a, a]
-            for b in range(a):
-                t[b] -= G[a, b] * t[a]
-        for a in range(n):
-            for k in range(K):
-                z[k] += t[a] * near[a, k]
+            for r in range(R):
+                left[r, a] = (left[r, a] - _dot(G[a, :a], left[r, :a])) / G[a, a]
+        for r in range(R):
+            t, z = left[r], Z[r, i]
+            for a in range(n - 1, -1, -1):
+                t[a] /= G[a, a]
+                for b in range(a):
+                    t[b] -= G[a, b] * t[a]
+            for a in range(n):
+                for k in range(K):
+                    z[k] += t[a] * near[a, k]
 
 
-@_compiled
+@compiled
 def _many(
     U: Any, Z: Any, M: Any, rows: Any, start: Any, at: Any, y: Any, own: Any, other: Any, V: Any, precision: Any,
     routine: int, letters: Any,

@@ -157,18 +157,20 @@ class Cuda:
         """Condition rows with few measurements by Matheron's rule, in place; see `macau_cpu.Cpu.condition`."""
         if not plan.few:
             return
+        Z, e = Z.reshape(-1, *M.shape), e.reshape(-1, len(y))
         noise = own[plan.owner] * other[plan.at]
         t = y - e * noise.sqrt()
         for batch in plan.few:
             at = plan.at[batch.entry]
             near = S[at] * batch.real[..., None]
-            z, m = Z[batch.rows], M[batch.rows]
-            left = t[batch.entry] - torch.einsum("rpk,rk->rp", V[at], m) - torch.einsum("rpk,rk->rp", near, z)
+            known = torch.einsum("rpk,rk->rp", V[at], M[batch.rows])
             system = near @ near.mT
             system.diagonal(dim1=1, dim2=2).add_(torch.where(batch.real, noise[batch.entry], 1.0))
             factor = torch.linalg.cholesky_ex(system).L
-            weight = torch.cholesky_solve((left * batch.real)[..., None], factor)
-            Z[batch.rows] = z + (near.mT @ weight)[..., 0]
+            for z, values in zip(Z, t, strict=True):
+                left = values[batch.entry] - known - torch.einsum("rpk,rk->rp", near, z[batch.rows])
+                weight = torch.cholesky_solve((left * batch.real)[..., None], factor)
+                z[batch.rows] += (near.mT @ weight)[..., 0]
 
     def draw(
         self,

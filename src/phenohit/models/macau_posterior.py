@@ -9,17 +9,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.special import ndtr, ndtri, owens_t
+from scipy.special import ndtr, owens_t
 
 from phenohit.models.macau_conditionals import inverse_factor
-from phenohit.models.macau_cpu import Cpu
+from phenohit.models.macau_cpu import Cpu, compiled
 from phenohit.models.macau_sampler import Sampler, draw_hidden
 from phenohit.models.macau_side import Side
 from phenohit.models.macau_state import Order
 
 __all__ = ["Kept", "Posterior", "probability"]
 
-_ROWS = 4096  # rows predicted at a time
+_ROWS = 512  # rows predicted at a time: what is summed up for 1,000 tasks stays in the cache
 _SETTLE = 10  # draws of the hidden values of measured rows before the first kept sweep counts
 
 
@@ -134,16 +134,17 @@ class Posterior:
         mean, variance = np.zeros((n, len(tasks)), np.float32), np.zeros((n, len(tasks)), np.float32)
         ids = np.arange(n) if ids is None else ids
         blocks = [(a, min(a + _ROWS, n)) for a in range(0, n, _ROWS)]
+        sweeps = [_Sweep.of(kept, tasks) for kept in self.kept]
 
         def of(block: tuple[int, int]) -> None:
             a, b = block
-            part = None if known is None else (known[a:b], ids[a:b])
-            mean[a:b], variance[a:b] = _block(self, side, a, b, tasks, part, seed)
+            warm = None if known is None or not known[a:b].nnz else _Warm(self, known[a:b], ids[a:b], seed)
+            mean[a:b], variance[a:b] = _block(sweeps, side, a, b, warm)
 
         with Cpu(jobs) as device:
             for _ in device.each(of, blocks):
                 pass
-        return mean, variance
+        return mean + self.offset[tasks], variance
 
 
 def probability(
@@ -156,36 +157,89 @@ def probability(
     return p.astype(np.float32), np.maximum(spread, 0).astype(np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class _Sweep:
+    """A kept sweep, ready to predict with.
+
+    Attributes
+    ----------
+    link : float32 (F, K)
+    mean : float32 (K,)
+    latent : float32 (T, K)
+    chosen : float32 (K, t)
+        Of the tasks asked for.
+    own : float32 (t,)
+        Variance of the latent residual in them.
+    factor : float32 (K, K)
+    spread : float32 (T, K)
+        Latent vectors of the assays times L^-T.
+    variance : float32 (T,)
+    """
+
+    link: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    latent: NDArray[np.float32]
+    chosen: NDArray[np.float32]
+    own: NDArray[np.float32]
+    factor: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    variance: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, kept: Kept, tasks: NDArray[np.intp]) -> Self:
+        latent = kept.latent.astype(np.float32)
+        spread = latent @ kept.factor.T
+        chosen, own = np.ascontiguousarray(latent[tasks].T), (spread[tasks] ** 2).sum(1)
+        link = kept.link.astype(np.float32)
+        return cls(link, kept.mean, latent, chosen, own, kept.factor, spread, kept.variance)
+
+    def precision(self) -> NDArray[np.float64]:
+        """Return that of the compounds' latent vectors, (K, K)."""
+        L = np.linalg.inv(self.factor.astype(np.float64))
+        return L @ L.T
+
+
 def _block(
-    posterior: Posterior, side: Side | None, a: int, b: int, tasks: NDArray[np.intp], known: Any, seed: int
+    sweeps: list[_Sweep], side: Side | None, a: int, b: int, warm: _Warm | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Moments of the rows a to b."""
-    total = first = None
-    squares = np.zeros((b - a, len(tasks)), np.float32)
-    residual = np.zeros((b - a, len(tasks)), np.float32)
-    warm = None if known is None or not known[0].nnz else _Warm(posterior, *known, seed)
-    for kept in posterior.kept:
-        link, latent = kept.link.astype(np.float32), kept.latent.astype(np.float32)
-        M = np.broadcast_to(kept.mean, (b - a, len(kept.mean)))
-        M = np.ascontiguousarray(M if side is None else side.times(a, b, link) + M)
-        own = ((latent[tasks] @ kept.factor.T) ** 2).sum(1)
-        spread = np.broadcast_to(own, residual.shape)
+    shape = (b - a, sweeps[0].chosen.shape[1])
+    first, total, squares, residual = (np.zeros(shape, np.float32) for _ in range(4))
+    own = np.zeros(shape[1], np.float32)
+    for number, sweep in enumerate(sweeps):
+        M = np.tile(sweep.mean, (b - a, 1)) if side is None else side.times(a, b, sweep.link) + sweep.mean
         if warm is not None:
-            M, drawn, labelled = warm.condition(M, kept, latent)
-            spread = np.where(labelled[:, None], ((drawn - M) @ latent[tasks].T) ** 2, spread)
-        found = M @ latent[tasks].T
-        if first is None or total is None:
-            first, total = found, np.zeros_like(found)
-        found -= first
-        total += found
-        squares += found**2
-        residual += spread
-    assert first is not None
-    assert total is not None
-    S = len(posterior.kept)
-    mean = total / S
-    variance = np.maximum(squares / S - mean**2, 0) + residual / S
-    return first + mean + posterior.offset[tasks], variance
+            M, drawn = warm.condition(M, sweep)
+            _collect_squares((drawn - M) @ sweep.chosen, residual)
+        found = M @ sweep.chosen
+        if number == 0:
+            first = found
+        _collect(found, first, total, squares)
+        own += sweep.own
+    if warm is None:
+        residual += own
+    else:
+        residual[~warm.labelled] = own  # exact there
+    n = len(sweeps)
+    mean = total / n
+    return first + mean, np.maximum(squares / n - mean**2, 0) + residual / n
+
+
+@compiled
+def _collect(found: Any, first: Any, total: Any, squares: Any) -> None:
+    """Add up values and their squares, from the first one so that float32 is enough."""
+    for i in range(len(found)):
+        for j in range(found.shape[1]):
+            x = found[i, j] - first[i, j]
+            total[i, j] += x
+            squares[i, j] += x * x
+
+
+@compiled
+def _collect_squares(found: Any, squares: Any) -> None:
+    for i in range(len(found)):
+        for j in range(found.shape[1]):
+            squares[i, j] += found[i, j] ** 2
 
 
 class _Warm:
@@ -194,6 +248,7 @@ class _Warm:
     def __init__(self, posterior: Posterior, known: sparse.csr_matrix, ids: NDArray[np.int64], seed: int) -> None:
         self.order, self.ids, self.seed, self.draws = Order.of(known), ids, seed, 0
         n = np.diff(self.order.start)
+        self.labelled = n > 0
         self.owner = np.repeat(ids, n)
         self.place = np.arange(len(self.owner)) - np.repeat(self.order.start[:-1], n)
         self.label = known.data
@@ -201,48 +256,84 @@ class _Warm:
         self.binary = posterior.binary[known.indices]
         self.y = np.where(self.binary, 0, self.label - self.offset).astype(np.float32)
         self.settled = not self.binary.any()
+        self.device, K = Cpu(), len(posterior.kept[0].mean)
+        self.plan = self.device.plan(self.order.start, self.order.at, K, by_measurement=True)
 
-    def condition(
-        self, M: NDArray[np.float32], kept: Kept, latent: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-        """Return mean and a draw of the latent vectors given labels, and which rows have any."""
-        device, K, E = Cpu(), M.shape[1], len(self.order.at)
-        S = latent @ kept.factor.T
-        precision = np.linalg.inv(kept.factor.astype(np.float64))
-        precision = precision @ precision.T
-        plan = device.plan(self.order.start, self.order.at, K, by_measurement=True)
-        own, other = np.ones(len(M), np.float32), kept.variance
-
-        def given(Z: NDArray[np.float32], e: NDArray[np.float32]) -> NDArray[np.float32]:
-            device.condition(plan, Z, M, self.y, e, own, other, latent, S)
-            U = M + Z @ kept.factor
-            device.draw(plan, U, Z, M, self.y, own, other, latent, precision)
-            return U
-
-        drawn = M
+    def condition(self, M: NDArray[np.float32], sweep: _Sweep) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mean and a draw of the latent vectors given labels."""
+        U = np.stack([M, M])
         for _ in range(1 if self.settled else _SETTLE):
-            prior = ndtri(self._uniform(self.ids[:, None], np.arange(K)[None, :]))
-            drawn = given(prior.astype(np.float32), ndtri(self._uniform(self.owner, self.place)).astype(np.float32))
+            Z, e = np.zeros((2, *M.shape), np.float32), np.zeros((2, len(self.y)), np.float32)
+            self._fill(Z[1], e[1])
+            self._given(Z, e, M, U, sweep)
             if self.binary.any():
-                found = device.products(plan, drawn, latent) + self.offset
+                found = self.device.products(self.plan, U[1], sweep.latent) + self.offset
                 u = self._uniform(self.owner[self.binary], self.place[self.binary])
-                hidden = draw_hidden(found[self.binary], self.label[self.binary], u, device)
+                hidden = draw_hidden(found[self.binary], self.label[self.binary], u, self.device)
                 self.y[self.binary] = hidden - self.offset[self.binary]
         self.settled = True
-        centre = given(np.zeros_like(M), np.zeros(E, np.float32))
-        return centre, drawn, np.diff(self.order.start) > 0
+        if self.binary.any():  # the mean given the hidden values as they are now
+            self._given(np.zeros((1, *M.shape), np.float32), np.zeros((1, len(self.y)), np.float32), M, U[:1], sweep)
+        return U[0], U[1]
+
+    def _given(
+        self, Z: NDArray[np.float32], e: NDArray[np.float32], M: NDArray[np.float32], U: NDArray[np.float32], s: _Sweep
+    ) -> None:
+        """Draw U (R, B, K) from Z and e; zeros give the mean."""
+        own = np.ones(len(M), np.float32)
+        self.device.condition(self.plan, Z, M, self.y, e, own, s.variance, s.latent, s.spread)
+        for z, u in zip(Z, U, strict=True):
+            np.matmul(z, s.factor, out=u)
+            u += M
+            if len(self.plan.many):
+                self.device.draw(self.plan, u, z, M, self.y, own, s.variance, s.latent, s.precision())
+
+    def _fill(self, Z: NDArray[np.float32], e: NDArray[np.float32]) -> None:
+        """Fill in standard normal numbers that depend on row, place and how often this was called, alone."""
+        _normals(self.ids, self.order.start, self._call(), self._call(), Z, e)
+
+    def _call(self) -> np.uint64:
+        """Return another number at every call, the same for the same seed."""
+        self.draws += 1
+        return np.uint64(_mix(np.uint64((self.seed << 32) + self.draws)))
 
     def _uniform(self, rows: NDArray[Any], places: NDArray[Any]) -> NDArray[np.float64]:
-        """Return numbers in (0, 1) that depend on the row, the place in it and how often this was called, alone."""
-        self.draws += 1
-        bits = _mix(rows.astype(np.uint64) + np.uint64((self.seed << 40) + (self.draws << 20)))
+        """Return numbers in (0, 1) of the same kind."""
+        bits = _mix(rows.astype(np.uint64) + self._call())
         bits = _mix(bits + places.astype(np.uint64))
         return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+@compiled
+def _mix(x: Any) -> Any:
     """Scramble 64 bits (Steele, Lea & Flood 2014, SplitMix64)."""
     x = x * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+@compiled
+def _pair(key: Any, place: Any) -> Any:
+    """Two standard normal numbers (Box & Muller 1958)."""
+    a, b = _mix(key + np.uint64(2 * place)), _mix(key + np.uint64(2 * place + 1))
+    u = (np.float64(a >> np.uint64(11)) + 0.5) * 2.0**-53
+    v = np.float64(b >> np.uint64(11)) * 2.0**-53
+    radius, angle = np.sqrt(-2 * np.log(u)), 2 * np.pi * v
+    return np.float32(radius * np.cos(angle)), np.float32(radius * np.sin(angle))
+
+
+@compiled
+def _normals(ids: Any, start: Any, call: Any, another: Any, Z: Any, e: Any) -> None:
+    for i in range(len(ids)):
+        key, other = _mix(np.uint64(ids[i]) + call), _mix(np.uint64(ids[i]) + another)
+        for k in range(0, Z.shape[1], 2):
+            one, two = _pair(key, k)
+            Z[i, k] = one
+            if k + 1 < Z.shape[1]:
+                Z[i, k + 1] = two
+        for k in range(start[i], start[i + 1], 2):
+            one, two = _pair(other, k - start[i])
+            e[k] = one
+            if k + 1 < start[i + 1]:
+                e[k + 1] = two
