@@ -26,6 +26,7 @@ RESULTS = [
     "compounds.parquet",
     "splits/series/folds.parquet",
     "splits/series/metrics.parquet",
+    "splits/series/calibration.parquet",
     "splits/series/predictions/forest-profiles.parquet",
     "splits/series/predictions/network-profiles.parquet",
     "predictions/final.parquet",

@@ -16,12 +16,16 @@ from phenohit.evaluate.crossval import fit_all, predict
 from phenohit.evaluate.reading import READINGS, read_tasks
 from phenohit.files import read_table, write_table
 from phenohit.hits.build import build_hits
+from phenohit.models import find_model
+from phenohit.models.contract import Followed
 from phenohit.runs import slug
 from phenohit.study import Method, Study
 
-__all__ = ["final_scores", "make_plan", "pick"]
+__all__ = ["final_outputs", "final_scores", "make_plan", "pick"]
 
 log = logging.getLogger("phenohit")
+
+_FOLLOWED = ("models/final/progress.parquet", "models/final/diagnostics.csv")  # of a model that was followed
 
 
 def make_plan(study: Study) -> dict[str, Any]:
@@ -94,6 +98,11 @@ def _metrics(study: Study) -> pd.DataFrame:
     return read_table(study.run.path("splits", slug(split), "metrics.parquet"))[0]
 
 
+def final_outputs(model: str) -> list[str]:
+    """Name the files that `final_scores` writes, relative to the run folder."""
+    return ["predictions/final.parquet", *(_FOLLOWED if issubclass(find_model(model), Followed) else ())]
+
+
 def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
     """Fit the chosen method on every label and score all imaged compounds in the chosen tasks."""
     data = study.input(plan["input"])
@@ -113,6 +122,11 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
     )
     fitted.save(folder / "model")
     prepare.save(folder / "prepare")
+    for name in _FOLLOWED:  # an earlier fit by another model may have left them
+        study.run.path(name).unlink(missing_ok=True)
+    if isinstance(fitted, Followed):
+        write_table(study.run.path(_FOLLOWED[0]), fitted.progress())
+        write_table(study.run.path(_FOLLOWED[1]), fitted.diagnostics())
     scored = predict(fitted, prepare, data, np.arange(len(data)), labels, plan["tasks"])
     # Wells become compounds: the mean of a compound's scores.
     score = pd.DataFrame(scored.score).groupby(at).mean().reindex(range(len(study.compounds)))

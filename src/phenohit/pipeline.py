@@ -282,7 +282,7 @@ def _gather(study: Study, parts: list[str], joined: str) -> None:
 
 
 def step_evaluate(study: Study) -> None:
-    """Score every method per task, with intervals and chance levels."""
+    """Score every method per task, with intervals and chance levels, and its probabilities over all tasks."""
     for name, _ in study.splits():
         folder = f"splits/{slug(name)}"
         study.run.step(
@@ -290,18 +290,22 @@ def step_evaluate(study: Study) -> None:
             partial(_evaluate, study, name, folder),
             settings=[asdict(study.config.evaluate), study.config.seed],
             after=tuple(f"gather/{name}/{m.name}" for m in study.methods),
-            outputs=[f"{folder}/{f}" for f in ("metrics.parquet", "summary.json", "compare.csv")],
+            outputs=[
+                f"{folder}/{f}" for f in ("metrics.parquet", "summary.json", "compare.csv", "calibration.parquet")
+            ],
         )
 
 
 def _evaluate(study: Study, split: str, folder: str) -> None:
+    from phenohit.evaluate.calibration import Training, calibration
     from phenohit.evaluate.compare import compare
     from phenohit.evaluate.entries import Entries
     from phenohit.evaluate.scores import score_table
     from phenohit.evaluate.summary import summarise
 
     how, seed, labels = study.config.evaluate, study.config.seed, study.labels
-    tables, summaries = {}, {}
+    tables, summaries, probabilities = {}, {}, []
+    training = Training.of(labels, study.folds(split, "profiles"))
     for method in track(study.methods, f"evaluate on {split}"):
         scored = Predictions.load(study.run.path(folder, "predictions", f"{method.name}.parquet"))
         entries = Entries.of(labels, scored)
@@ -309,10 +313,13 @@ def _evaluate(study: Study, split: str, folder: str) -> None:
         summaries[method.name] = summarise(
             table, labels, entries, chance=how.chance, simm_min=how.simm_min, confidence=how.confidence, seed=seed
         )
-        tables[method.name] = table.assign(split=split, method=method.name, model=method.model, input=method.input)
+        whose = {"split": split, "method": method.name, "model": method.model, "input": method.input}
+        tables[method.name] = table.assign(**whose)
+        probabilities.append(calibration(labels, scored, entries=entries, training=training).assign(**whose))
     write_table(study.run.path(folder, "metrics.parquet"), pd.concat(tables.values(), ignore_index=True))
     write_json(study.run.path(folder, "summary.json"), summaries)
     write_table(study.run.path(folder, "compare.csv"), compare(tables))
+    write_table(study.run.path(folder, "calibration.parquet"), pd.concat(probabilities, ignore_index=True))
 
 
 # --- hits: what to test next ------------------------------------------------------------------
@@ -332,7 +339,7 @@ def step_hits(study: Study) -> None:
     settings = [plan, asdict(study.config.hits), study.config.seed]
     score = partial(campaign.final_scores, study, plan)
     study.run.step(
-        "final", score, settings=settings, after=(f"evaluate/{split}",), outputs=["predictions/final.parquet"]
+        "final", score, settings=settings, after=(f"evaluate/{split}",), outputs=campaign.final_outputs(plan["model"])
     )
     for task in plan["tasks"]:
         folder = f"hits/{slug(task)}"

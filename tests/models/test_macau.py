@@ -172,6 +172,16 @@ def test_diagnostics_tell_whether_the_chains_have_settled() -> None:
     assert found["ess"].min() > 1
 
 
+def test_a_chain_too_short_to_tell() -> None:
+    data, _, measured = problem(30, 4, 5)
+    model = fitted(data, measured, sweeps=6, burn_in=2)
+    assert model.diagnostics().empty
+    assert len(model.progress()) > 0
+    nothing = fitted(data, np.full_like(measured, np.nan))
+    assert nothing.diagnostics().empty
+    assert nothing.progress().empty
+
+
 def test_more_latent_dimensions_than_compounds_and_a_constant_feature() -> None:
     data, _, measured = problem(12, 4, 5)
     constant = Profiles(np.column_stack([data.X, np.ones(12, np.float32)]), data.rows, [*data.features, "one"])

@@ -17,6 +17,7 @@ from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
+from phenohit.evaluate.calibration import Training, calibration
 from phenohit.evaluate.compare import compare
 from phenohit.evaluate.scores import score_table
 from phenohit.evaluate.splits import Folds
@@ -149,17 +150,22 @@ def write_split(
         part[:, s] = np.where(fold == s, 2, np.where(rng.random(N) < 0.1, 1, 0))
     here = folder / "splits" / name
     rows = pd.DataFrame({"compound": labels.compounds["compound"], "group": np.arange(N), "plate": ""})
-    Folds(part, rows, [str(s) for s in range(k)], list(range(k)), kind).save(here / "folds.parquet")
-    tables, summary = {}, {}
+    folds = Folds(part, rows, [str(s) for s in range(k)], list(range(k)), kind)
+    folds.save(here / "folds.parquet")
+    tables, summary, probabilities = {}, {}, []
+    training = Training.of(labels, folds)
     for method in methods:
         scored = make_predictions(labels, method, fold, rng, tasks, penalty)
         table = score_table(labels, scored, bootstrap=60, chance=200)
         summary[method] = summarise(table, labels, scored, chance=50)
         model, source = method.split("-")
-        tables[method] = table.assign(split=name, method=method, model=model, input=source)
+        whose = {"split": name, "method": method, "model": model, "input": source}
+        tables[method] = table.assign(**whose)
+        probabilities.append(calibration(labels, scored, training=training).assign(**whose))
     write_table(here / "metrics.parquet", pd.concat(tables.values(), ignore_index=True))
     write_json(here / "summary.json", summary)
     write_table(here / "compare.csv", compare(tables))
+    write_table(here / "calibration.parquet", pd.concat(probabilities, ignore_index=True))
     write_table(here / "leaks.csv", leak_table(k, name))
 
 
@@ -191,6 +197,25 @@ def leak_table(k: int, name: str) -> pd.DataFrame:
             (s, "sibling tasks", 4, 26, None, "Aurora kinase B (2 tasks), hERG (2 tasks)"),
         ]
     return pd.DataFrame(rows, columns=["split", "check", "value", "n", "passed", "detail"])
+
+
+def write_progress(folder: Path, n_steps: int = 300, n_burn: int = 100, n_chains: int = 2, n_entries: int = 12) -> None:
+    """Write what a sampler would tell: errors that fall, precisions, entries of which the first wanders."""
+    rng, step = np.random.default_rng(5), np.arange(1, n_steps + 1)
+    names = ["held-out RMSE", "held-out AUC", "link precision", "noise precision"]
+    names += [f"K{i:04d} in {TASKS[i % len(TASKS)][0]}" for i in range(n_entries)]
+    parts, rows = [], []
+    for j, what in enumerate(names):
+        for chain in range(n_chains):
+            value = rng.normal(j, 1, n_steps) + 30 * np.exp(-step / 10)
+            if j == 4:
+                value += 3 * chain
+            columns = {"series": chain + 1, "step": step, "what": what, "value": value.astype(np.float32)}
+            parts.append(pd.DataFrame(columns | {"used": step > n_burn}))
+        if j > 1:
+            rows.append((what, 1.62 if j == 4 else 1.0 + j / 1000, 3.0 if j == 4 else 150.0 + j))
+    write_table(folder / "models/final/progress.parquet", pd.concat(parts, ignore_index=True))
+    write_table(folder / "models/final/diagnostics.csv", pd.DataFrame(rows, columns=["what", "rhat", "ess"]))
 
 
 def hits_table(task: str, seed: int, smiles: list[str], n: int = 400, n_picked: int = 60) -> pd.DataFrame:
@@ -420,6 +445,7 @@ def write_run(
     )
     for i, (name, kind) in enumerate([("series", "series (ECFP6 Tanimoto >= 0.7)"), ("compound", "compound")]):
         write_split(folder, name, kind, labels, tasks, 0.03 * (i == 0), methods or list(METHODS), seed=i)
+    write_progress(folder)
     if hits:
         for i, task in enumerate([tasks[0][0], tasks[1][0]]):
             write_hits(folder, hits_table(task, i, smiles), f"task-{i}")
@@ -515,6 +541,17 @@ def spread_hostility(folder: Path) -> None:
                 text.replace("shared compound", HOSTILE[2]).replace("assays.csv", HOSTILE[0]), encoding="utf-8"
             )
     spread_hostility_to_plates_and_labels(folder)
+    for name in ("progress.parquet", "diagnostics.csv"):
+        path = folder / "models" / "final" / name
+        table = read_table(path)[0] if name.endswith("parquet") else pd.read_csv(path)
+        place = pd.factorize(table["what"])[0]
+        write_table(path, table.assign(what=[HOSTILE[i % len(HOSTILE)] + f" in {i}" for i in place]))
+    write_json(folder / "hits" / "plan.json", {"model": HOSTILE[0], "input": HOSTILE[1], "tasks": HOSTILE})
+    for path in folder.glob("splits/*/calibration.parquet"):
+        table, _ = read_table(path)
+        words = {"grouped_by": HOSTILE[1], "reference": HOSTILE[0]}
+        skipped = table["method"].where(table["method"] == "rate-plate", "").replace("rate-plate", HOSTILE[2])
+        write_table(path, table.assign(skipped=skipped, **words))
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest |= {
         "name": HOSTILE[2],

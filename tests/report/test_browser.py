@@ -203,6 +203,19 @@ def test_the_scatter_has_a_dot_per_task(visit, report):
     page.wait_for_function("document.querySelectorAll('#scatter .points path.point').length === 25")
 
 
+def test_a_method_of_the_reliability_diagram_can_be_chosen(visit, report):
+    page = visit(report)
+    box = page.locator("#probabilities .reliable").first
+    assert box.locator("g.method.chosen").get_attribute("data-method") == page.locator("#method").input_value()
+    assert box.locator("g.method .whiskers:visible").count() == 1
+    box.get_by_label("forest on ECFP").click()
+    assert box.locator("g.method.chosen").get_attribute("data-method") == "forest-ecfp"
+    assert box.locator("g.method").last.get_attribute("data-method") == "forest-ecfp"
+    assert box.locator("g.method .whiskers:visible").count() == 1
+    page.keyboard.press("ArrowUp")
+    assert box.locator("g.method.chosen").get_attribute("data-method") != "forest-ecfp"
+
+
 def test_the_table_can_be_saved(visit, report, tmp_path):
     page = visit(report)
     page.fill("#search", "hERG")

@@ -13,10 +13,11 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 import joblib
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from phenohit.data.labels import Labels
@@ -25,6 +26,7 @@ from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, FileError, LabelError, RunError, ShapeError, nearest, some
 
 __all__ = [
+    "Followed",
     "Known",
     "Model",
     "check_finite",
@@ -126,6 +128,27 @@ class Model(Protocol):
         FileError
             If the file is absent, damaged or of another model. Nothing in it is executed.
         """
+        ...
+
+
+@runtime_checkable
+class Followed(Protocol):
+    """A model that can also tell how its fit went; a run keeps both tables and the report draws them."""
+
+    def progress(self) -> pd.DataFrame:
+        """Return what was followed, one row per value.
+
+        Returns
+        -------
+        DataFrame
+            ``series`` (int, e.g. number of the chain, from 1), ``step`` (int, e.g. sweep, from 1), ``what`` (text, e.g.
+            "held-out RMSE", "link precision", "compound X in assay Y"), ``value`` (float), ``used`` (bool: not
+            of the beginning that is thrown away).
+        """
+        ...
+
+    def diagnostics(self) -> pd.DataFrame:
+        """Return how settled each ``what`` is: columns ``what``, ``rhat``, ``ess`` (NaN where undefined)."""
         ...
 
 

@@ -21,6 +21,7 @@ PRECISIONS = ("noise precision", "link precision", "link precision of assays")
 ERRORS = ("held-out RMSE", "held-out AUC")
 _LABELS, _MOST, _LEAST = 100, 2000, 50  # labels of an assay to hold some out; held out in all: at most, and at least
 _SHOWN = 8  # entries in `progress`
+_ENOUGH = 10  # sweeps after burn-in, of a chain or half of one, below which its halves cannot be compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +149,9 @@ def progress(traces: NDArray[np.float32], entries: list[str], burn_in: int) -> p
         ``series`` (chain, from 1), ``step`` (sweep, from 1), ``what``, ``value``, ``used`` (after burn-in). What
         never changes is left out.
     """
+    empty = pd.DataFrame(columns=["series", "step", "what", "value", "used"])
+    if not traces.size:
+        return empty
     E = len(entries)
     columns = [E + 3, E + 4, E, E + 1, E + 2, *np.unique(np.linspace(0, E - 1, min(E, _SHOWN)).astype(int))]
     names = [*entries, *PRECISIONS, *ERRORS]
@@ -161,7 +165,6 @@ def progress(traces: NDArray[np.float32], entries: list[str], burn_in: int) -> p
         for i in shown
         for c in range(chains)
     ]
-    empty = pd.DataFrame(columns=["series", "step", "what", "value", "used"])
     return pd.concat(parts, ignore_index=True) if parts else empty
 
 
@@ -172,7 +175,7 @@ def diagnostics(traces: NDArray[np.float32], entries: list[str], burn_in: int) -
     -------
     DataFrame
         ``what``, ``rhat`` (rank-normalised split R-hat) and ``ess`` (bulk effective sample size) of the sweeps after
-        burn-in (Vehtari et al. 2021, doi 10.1214/20-BA1221). What never changes is left out.
+        burn-in (Vehtari et al. 2021, doi 10.1214/20-BA1221). What never changes is left out; after few sweeps, all.
     """
     from arviz_stats.base.array import array_stats
 
@@ -180,6 +183,8 @@ def diagnostics(traces: NDArray[np.float32], entries: list[str], burn_in: int) -
     if len(used) == 1:  # one chain is compared with itself: its first half with its second
         half = used.shape[1] // 2
         used = np.concatenate([used[:, :half], used[:, half : 2 * half]])
+    if used.shape[1] < _ENOUGH:
+        return pd.DataFrame(columns=["what", "rhat", "ess"])
     moving = used.std(axis=(0, 1)) > 0
     rows = {"what": np.array([*entries, *PRECISIONS])[moving]}
     for column, of in (("rhat", array_stats.rhat), ("ess", array_stats.ess)):

@@ -25,13 +25,15 @@ from phenohit.report.facts import collect
 from phenohit.report.heatmaps import CELL_BOUNDS, plate_map, scale_key
 from phenohit.report.picks import DRAWN
 from phenohit.report.plots import fold_bar, interval_bar, plotly_code, share_bar
+from phenohit.report.reliability import JOINED, reliability_chart
 from phenohit.report.results import LEVELS
 from phenohit.report.tables import number
+from phenohit.report.traces import SERIES_SHOWN, trace_chart
 
 __all__ = ["build_report", "script_json"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("table.js", "scatter.js")
+_SCRIPTS = ("table.js", "scatter.js", "reliability.js")
 
 
 def build_report(folder: str | Path) -> Path:
@@ -70,6 +72,7 @@ def render(facts: dict[str, Any]) -> str:
     environment.filters |= {
         "thousands": _thousands,
         "fixed": _fixed,
+        "signed": _signed,
         "is_number": _is_number,
         "percent": _percent,
         "pvalue": _pvalue,
@@ -77,6 +80,7 @@ def render(facts: dict[str, Any]) -> str:
     }
     drawings = (
         interval_bar, fold_bar, share_bar, flow_bar, histogram, rank_chart, share_mark, strip, plate_map, scale_key,
+        reliability_chart, trace_chart,
     )  # fmt: skip
     environment.globals |= {draw.__name__: draw for draw in drawings}
     code = [plotly_code(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)]
@@ -89,6 +93,8 @@ def render(facts: dict[str, Any]) -> str:
         cell_bounds=CELL_BOUNDS,
         plates_shown=PLATES_SHOWN,
         flags_shown=FLAGS_SHOWN,
+        joined=JOINED,
+        series_shown=SERIES_SHOWN,
         style=_trusted((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
         scripts=[_trusted(text) for text in code],
         policy=_policy(code),
@@ -137,6 +143,12 @@ def _thousands(value: float) -> str:
 
 def _fixed(value: float | None, digits: int = 2, nothing: str = "–") -> str:
     return nothing if value is None else f"{value:,.{digits}f}".replace("-", "−")
+
+
+def _signed(value: float | None, digits: int = 2) -> str:
+    return (
+        "–" if value is None else ("+" if round(value, digits) > 0 else "") + _fixed(round(value, digits) + 0.0, digits)
+    )
 
 
 def _is_number(value: str) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from phenohit.report.shapes import line, number_text, rect, text
+
 __all__ = ["flow_bar", "histogram", "rank_chart", "share_mark", "strip", "ticks"]
 
 WIDE, HIGH = 560, 244
@@ -55,16 +57,16 @@ def histogram(chart: dict[str, Any], *, x: str, y: str, label: str, log: bool = 
     gap = min(2.0, step * 0.12)
     for i, (low, high) in enumerate(zip(n, more, strict=True)):
         at = _X0 + i * step + gap / 2
-        bars = [_rect("main", at, height(low), step - gap, _Y0 - height(low))] if low else []
+        bars = [rect("main", at, height(low), step - gap, _Y0 - height(low))] if low else []
         if high:
-            bars.append(_rect("rest", at, height(low + high), step - gap, height(low) - height(low + high)))
-        hit = _rect("hit", _X0 + i * step, _Y1, step, _Y0 - _Y1)
+            bars.append(rect("rest", at, height(low + high), step - gap, height(low) - height(low + high)))
+        hit = rect("hit", _X0 + i * step, _Y1, step, _Y0 - _Y1)
         title = f"<title>{escape(chart['texts'][i])}</title>" if chart.get("texts") else ""
         parts.append(f"<g>{hit}{''.join(bars)}{title}</g>")
     if "edges" in chart:
         parts += _edges(chart["edges"], share=share) + _lines(chart.get("lines", []), chart["edges"])
     else:
-        parts += [_text(_X0 + (i + 0.5) * step, _Y0 + 15, name) for i, name in enumerate(chart["names"]) if name]
+        parts += [text(_X0 + (i + 0.5) * step, _Y0 + 15, name) for i, name in enumerate(chart["names"]) if name]
     return _svg(parts, x, label)
 
 
@@ -89,7 +91,7 @@ def rank_chart(n: Sequence[float], part: Sequence[float], total: int, *, x: str,
             points.append(f"H{_X0 + i * step:.1f}V{(last := height(value)):.1f}")
         parts.append(f'<path class="{name}" d="{"".join(points)}H{_X1}V{_Y0}z"/>')
     one = (_X1 - _X0) / max(total, 1)
-    parts += [_text(_X0 + (t - 0.5) * one, _Y0 + 15, f"{t:,.0f}") for t in _counted(total)]
+    parts += [text(_X0 + (t - 0.5) * one, _Y0 + 15, f"{t:,.0f}") for t in _counted(total)]
     return _svg(parts, x, label)
 
 
@@ -113,10 +115,10 @@ def strip(chart: dict[str, Any], *, x: str, y: str, label: str) -> Markup:
         return _Y0 - (_Y0 - _Y1) * (value - low) / (high - low)
 
     parts = _bands(chart["batches"], n)
-    parts += [_line("grid", _X0, _X1, up(t)) + _text(_X0 - 7, up(t) + 4, _round(t), "end") for t in scale]
-    parts.append(_text(_LEFT - 46, (_Y0 + _Y1) / 2, y, "middle", turn=True))
+    parts += [line("grid", _X0, _X1, up(t)) + text(_X0 - 7, up(t) + 4, number_text(t), "end") for t in scale]
+    parts.append(text(_LEFT - 46, (_Y0 + _Y1) / 2, y, "middle", turn=True))
     if chart["typical"] is not None:
-        parts.append(_line("median", _X0, _X1, up(chart["typical"])))
+        parts.append(line("median", _X0, _X1, up(chart["typical"])))
     calm = [(i, v) for i, v in enumerate(chart["values"]) if v is not None and not chart["flagged"][i]]
     size = 6 if n <= 200 else 4 if n <= 600 else 2.6
     dots = "".join(f"M{across[i]:.1f} {up(v):.1f}h0" for i, v in calm)
@@ -135,9 +137,9 @@ def strip(chart: dict[str, Any], *, x: str, y: str, label: str) -> Markup:
         half = len(name) * _CHARACTER / 2
         middle = min(max(a, _X0 + half), _X1 - half)
         if len(name) <= 24 and middle - half > free:
-            parts.append(_text(middle, b - 9 if b > _Y1 + 12 else b + 18, name))
+            parts.append(text(middle, b - 9 if b > _Y1 + 12 else b + 18, name))
             free = middle + half + 6
-    parts += [_text(across[t - 1], _Y0 + 15, f"{t:,}") for t in _counted(n)]
+    parts += [text(across[t - 1], _Y0 + 15, f"{t:,}") for t in _counted(n)]
     return _svg(parts, x, label)
 
 
@@ -169,27 +171,10 @@ def flow_bar(start: float, n: float, total: float, *, kept: bool) -> Markup:
 
 
 def _svg(parts: list[str], x: str, label: str) -> Markup:
-    body = "".join([*parts, _line("axis", _X0, _X1, _Y0), _text((_X0 + _X1) / 2, HIGH - 8, x)])
+    body = "".join([*parts, line("axis", _X0, _X1, _Y0), text((_X0 + _X1) / 2, HIGH - 8, x)])
     return Markup(  # noqa: S704  (numbers, our own words and escaped text)
         f'<svg class="chart" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(label)}">{body}</svg>'
     )
-
-
-def _text(x: float, y: float, text: str, anchor: str = "middle", *, turn: bool = False) -> str:
-    turned = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turn else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turned}>{escape(text)}</text>'
-
-
-def _line(name: str, x0: float, x1: float, y: float) -> str:
-    return f'<path class="{name}" d="M{x0:.1f} {y:.1f}H{x1:.1f}"/>'
-
-
-def _rect(name: str, x: float, y: float, wide: float, high: float) -> str:
-    return f'<rect class="{name}" x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{max(high, 0):.1f}"/>'
-
-
-def _round(value: float) -> str:
-    return f"{value:,.6g}".replace("-", "−") if abs(value) < 1e6 else f"{value:,.0f}"
 
 
 def _y_axis(most: float, title: str, *, log: bool) -> tuple[Any, list[str]]:
@@ -207,8 +192,8 @@ def _y_axis(most: float, title: str, *, log: bool) -> tuple[Any, list[str]]:
         def height(value: float) -> float:
             return _Y0 - max((_Y0 - _Y1) * value / marks[-1], 1.0 if value else 0.0)
 
-    parts = [_line("grid", _X0, _X1, height(m)) + _text(_X0 - 7, height(m) + 4, f"{m:,.0f}", "end") for m in marks]
-    return height, [*parts, _text(_LEFT - 46, (_Y0 + _Y1) / 2, title, turn=True)]
+    parts = [line("grid", _X0, _X1, height(m)) + text(_X0 - 7, height(m) + 4, f"{m:,.0f}", "end") for m in marks]
+    return height, [*parts, text(_LEFT - 46, (_Y0 + _Y1) / 2, title, turn=True)]
 
 
 def _counted(n: int) -> list[int]:
@@ -222,18 +207,18 @@ def _edges(edges: Sequence[float], *, share: bool) -> list[str]:
     for t in ticks(low, high):
         if low - 1e-9 <= t <= high + 1e-9:
             at = _X0 + (_X1 - _X0) * (t - low) / (high - low)
-            found.append(_text(at, _Y0 + 15, f"{t:.0%}" if share else _round(t)))
+            found.append(text(at, _Y0 + 15, f"{t:.0%}" if share else number_text(t)))
     return found
 
 
 def _lines(lines: Sequence[tuple[float, str, bool]], edges: Sequence[float]) -> list[str]:
     """Upright lines, their texts one below the other."""
     parts = []
-    for i, (value, text, dashed) in enumerate(lines):
+    for i, (value, words, dashed) in enumerate(lines):
         at = _X0 + (_X1 - _X0) * min(max((value - edges[0]) / (edges[-1] - edges[0]), 0), 1)
         parts.append(f'<path class="{"dashed" if dashed else "solid"}" d="M{at:.1f} {_Y0}V{_Y1 - 18}"/>')
-        right = at + 6 + len(text) * _CHARACTER < WIDE
-        parts.append(_text(at + 6 if right else at - 6, _Y1 - 9 + 15 * i, text, "start" if right else "end"))
+        right = at + 6 + len(words) * _CHARACTER < WIDE
+        parts.append(text(at + 6 if right else at - 6, _Y1 - 9 + 15 * i, words, "start" if right else "end"))
     return parts
 
 
@@ -243,7 +228,7 @@ def _bands(batches: Sequence[tuple[str, int, int]], n: int) -> list[str]:
     for k, (name, first, last) in enumerate(batches):
         at, wide = _X0 + first * step, (last - first + 1) * step
         if k % 2 == 0:
-            parts.append(_rect("band", at, _Y1 - 20, wide, _Y0 - _Y1 + 20))
+            parts.append(rect("band", at, _Y1 - 20, wide, _Y0 - _Y1 + 20))
         if len(str(name)) * _CHARACTER < wide - 4:
-            parts.append(_text(at + wide / 2, _Y1 - 7, str(name)))
+            parts.append(text(at + wide / 2, _Y1 - 7, str(name)))
     return parts

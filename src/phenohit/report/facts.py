@@ -18,6 +18,7 @@ from phenohit.report.labels import labels_facts
 from phenohit.report.picks import hits_facts
 from phenohit.report.results import split_facts
 from phenohit.report.tables import number, read_csv, records
+from phenohit.report.traces import traces_facts
 from phenohit.report.verdict import verdict
 
 __all__ = ["collect", "has_images", "losses"]
@@ -38,8 +39,8 @@ def collect(folder: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Keys ``name, simulated, started, inputs, losses, match, plates, labels, splits, hits, made, verdict``;
-        ``plates`` and ``labels`` are None where nothing is known of them.
+        Keys ``name, simulated, started, inputs, losses, match, plates, labels, splits, fit, hits, made,
+        verdict``; ``plates``, ``labels`` and ``fit`` are None where nothing is known of them.
 
     Raises
     ------
@@ -67,6 +68,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "plates": checks_facts(folder, lost),
         "labels": labels_facts(folder),
         "splits": splits,
+        "fit": traces_facts(folder),
         "hits": hits,
         "made": _made(folder, manifest),
         "verdict": verdict(splits, hits, images=images),

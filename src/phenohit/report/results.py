@@ -14,6 +14,7 @@ from phenohit.evaluate.reading import read_tasks
 from phenohit.evaluate.splits import TEST, TRAIN, UNUSED, VALID, Folds
 from phenohit.files import read_json, read_table
 from phenohit.report.methods import kind_of, label_of
+from phenohit.report.reliability import reliability_facts
 from phenohit.report.tables import number, read_csv
 
 __all__ = ["LEVELS", "METRICS", "split_facts"]
@@ -53,7 +54,8 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
     -------
     dict
         ``name, folder, kind, folds, leaks, methods`` (list, best first within its kind), ``tasks`` (columns for
-        the page), ``lead`` (the method read out: best mean AUROC among images, else chemistry).
+        the page), ``lead`` (the method read out: best mean AUROC among images, else chemistry), ``reliability`` (of the
+        probabilities; None where it was not computed).
     """
     folds = _folds(folder / "folds.parquet")
     metrics = _metrics(folder / "metrics.parquet")
@@ -70,6 +72,7 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
         "lead": lead,
         "confidence": next((number(s.get("confidence")) for s in summary.values()), None) or 0.95,
         "compare": _compare(folder / "compare.csv", methods),
+        "reliability": reliability_facts(folder / "calibration.parquet", methods, lead),
         "tasks": task_columns(metrics, methods, lead),
     }
 
