@@ -5,7 +5,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
-from phenohit.chem.fingerprints import ecfp, unpack
+from phenohit.chem.fingerprints import ecfp, ecfp_features, unpack
 from phenohit.errors import ConfigError, StructureError
 
 SMILES = ["CCO", "c1ccccc1", "CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C"]
@@ -57,3 +57,24 @@ def test_impossible_settings_are_refused(settings):
 
 def test_nothing_in_nothing_out():
     assert ecfp([]).shape == (0, 256)
+
+
+def test_features_are_rdkits_and_fold_to_the_bits():
+    smiles = [*SMILES, "", "C[C@H](N)C(=O)O", SMILES[0]]
+    sets = ecfp_features(smiles)
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=3)
+    for row, text in enumerate(smiles):
+        found = sets.features[sets.start[row] : sets.start[row + 1]].tolist()
+        counts = generator.GetSparseCountFingerprint(Chem.MolFromSmiles(text)).GetNonzeroElements()
+        assert found == sorted(counts)
+        assert found or not text
+    for n_bits in (64, 2048):
+        assert (sets.packed(n_bits) == ecfp(smiles, n_bits=n_bits)).all()
+    assert len(ecfp_features([])) == 0
+
+
+def test_features_of_unreadable_smiles_and_impossible_radii_are_refused():
+    with pytest.raises(StructureError, match=r"1 of 3 SMILES cannot be read: 'row 1: C1CC'"):
+        ecfp_features(["CCO", "C1CC", ""])
+    with pytest.raises(ConfigError, match="radius is -1"):
+        ecfp_features(["CCO"], radius=-1)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import DataStructs
 
-from phenohit.chem.fingerprints import ecfp
-from phenohit.chem.series import link, number_by_size, series
+from phenohit.chem.fingerprints import ecfp, ecfp_features
+from phenohit.chem.join import sets_of
+from phenohit.chem.series import extend, link, number_by_size, series
 from phenohit.errors import ConfigError, ShapeError
 
 
@@ -130,6 +131,61 @@ def test_wrong_input_is_refused():
         series(np.zeros((3, 8), np.uint8), also=[np.array(["a"])])
     with pytest.raises(ConfigError, match=r"similarity is 1\.5"):
         series(families(3, 0), similarity=1.5)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 50), st.data(), st.sampled_from([0.3, 0.5, 0.7, 0.9, 1.0]), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_extended_series_are_those_from_scratch_and_old_ones_keep_their_numbers(seed, n, data, similarity, unfolded):
+    packed = families(n, seed)[:n]
+    cut = data.draw(st.integers(0, n))
+    skeleton = np.random.default_rng(seed).integers(0, 2 * n + 1, n).astype(str).astype(object)
+    old, new = packed[:cut], packed[cut:]
+    if unfolded:
+        old, new = sets_of(old), sets_of(new)
+    known = series(old, similarity=similarity, also=(skeleton[:cut],), jobs=1)
+    found = extend(known, old, new, similarity=similarity, also=(skeleton,), jobs=1)
+    whole = series(packed, similarity=similarity, also=(skeleton,), jobs=1)
+    assert found.dtype == np.int32
+    assert same_partition(found, whole)
+    for group in np.unique(found):
+        before = known[found[:cut] == group]
+        if len(before):
+            assert group == before.min()
+        else:
+            assert group > known.max(initial=-1)
+    alone = np.setdiff1d(found, known)
+    assert alone.tolist() == [*range(known.max(initial=-1) + 1, known.max(initial=-1) + 1 + len(alone))]
+
+
+def test_a_new_compound_bridges_two_series():
+    bits = np.zeros((5, 64), dtype=bool)
+    for k, start in enumerate((20, 40, 0, 8, 4)):  # the last lies between the third and the fourth
+        bits[k, start : start + 20] = True
+    bits[:2] = False
+    bits[0, 50:60] = bits[1, 50:60] = True
+    packed = np.packbits(bits, axis=1)
+    known = series(packed[:4], similarity=0.6)
+    assert known.tolist() == [0, 0, 1, 2]
+    assert extend(known, packed[:4], packed[4:], similarity=0.6).tolist() == [0, 0, 1, 1, 1]
+    assert extend(known, packed[:4], packed[:0], similarity=0.6).tolist() == [0, 0, 1, 2]
+    assert extend(known[:0], packed[:0], packed[:4], similarity=0.6).tolist() == [0, 0, 1, 2]
+
+
+def test_extending_refuses_what_does_not_fit():
+    packed = families(4, 0)
+    with pytest.raises(ShapeError, match="there are 3 old fingerprints"):
+        extend(np.zeros(2, int), packed[:3], packed[3:])
+    with pytest.raises(ShapeError, match="made alike"):
+        extend(np.zeros(3, int), packed[:3], sets_of(packed[3:]))
+    with pytest.raises(ShapeError, match="made alike"):
+        extend(np.zeros(3, int), packed[:3], families(1, 0, n_bits=64))
+    with pytest.raises(ShapeError, match="uint8"):
+        extend(np.zeros(3, int), packed[:3], packed[3:].astype(int))
+
+
+def test_unfolded_features_do_not_collide():
+    smiles = ["CCO", "CCO", "CCCCO", "", "c1ccccc1O"]
+    assert series(ecfp_features(smiles)).tolist() == series(ecfp(smiles)).tolist()
 
 
 @pytest.mark.parametrize("folder", ["labels-hti209", "labels-broad270-subset"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rdkit import DataStructs
 
 import phenohit.chem.similarity as module
-from phenohit.chem.similarity import bit_counts, common_bits, different, nearest, needed_common, tanimoto
+from phenohit.chem.similarity import Sets, bit_counts, common_bits, different, nearest, needed_common, tanimoto
 from phenohit.errors import ConfigError, ShapeError
 
 
@@ -117,3 +117,35 @@ def test_wrong_arrays_are_refused():
         tanimoto(random_bits(2, 0), random_bits(2, 0, n_bits=64))
     with pytest.raises(ShapeError, match="float64"):
         nearest(np.zeros((2, 8)), random_bits(2, 0, n_bits=64))
+
+
+def test_sets_hold_what_they_are_given_and_follow_one_another():
+    a = Sets(np.array([0, 2, 2, 3]), np.array([4, 9, 1], dtype=np.uint32))
+    b = Sets(np.array([0, 1]), np.array([7], dtype=np.uint32))
+    both = a.then(b)
+    assert len(a) == 3
+    assert both.start.tolist() == [0, 2, 2, 3, 4]
+    assert both.features.tolist() == [4, 9, 1, 7]
+    assert both.features.dtype == np.uint32
+    bits = np.unpackbits(both.packed(8), axis=1)
+    assert [np.flatnonzero(row).tolist() for row in bits] == [[1, 4], [], [1], [7]]
+    empty = Sets(np.array([0]), np.array([], dtype=np.uint32))
+    assert empty.then(a).start.tolist() == a.start.tolist()
+    assert empty.packed().shape == (0, 256)
+
+
+@pytest.mark.parametrize(
+    ("start", "features", "message"),
+    [
+        ([0, 3], [1, 2, 2], "Features of set 0 do not rise"),
+        ([0, 0, 1, 1, 3], [5, 2, 1], "Features of set 3 do not rise"),
+        ([0, 2], [1], "Sets end at 2, but there are int64 features"),
+        ([0, 1], [0.5], "float64"),
+        ([1, 2], [1, 2], "begin with 0"),
+        ([0, 2, 1], [1], "never fall"),
+        ([], [], "1-D int64"),
+    ],
+)
+def test_sets_that_do_not_fit_are_refused(start, features, message):
+    with pytest.raises(ShapeError, match=message):
+        Sets(np.array(start, dtype=np.int64), np.array(features))
