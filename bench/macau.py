@@ -1,25 +1,29 @@
 """Seconds per sweep, memory and held-out error of Macau against SMURFF 1.1, on one SIMULATED matrix of Simm's shape.
 
-    python bench/macau.py [N ...]        # 20,000 and 100,000 compounds unless given; needs `pip install smurff==1.1`
+    python bench/macau.py [N ...] [--latent K]    # 20,000 and 100,000 compounds, 150 dimensions unless given
 
-1,200 assays, 1.6 % of the entries measured, 842 features, 150 latent dimensions, noise precision 10, two threads.
+1,200 assays, 1.6 % of the entries measured, 842 features, noise precision 10, two threads; needs `smurff==1.1`.
 Both get the same data and the same sweeps, each in a process of its own; SMURFF's direct solver, as its users run it.
+Where SMURFF would need more memory than there is, ours runs alone. ``floor`` is the time that our arithmetic takes at
+the speed at which this processor, just before, multiplied the features with a link matrix.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
 SIZES = (20_000, 100_000)
-T, F, K, FILL, RANK = 1200, 842, 150, 0.016, 24
+T, F, FILL, RANK = 1200, 842, 0.016, 24
 BURN_IN, USED = 12, 12  # sweeps; what is compared is their speed, and their error after as many
 THREADS = 2
 
@@ -44,7 +48,7 @@ def simulate(n: int) -> tuple[np.ndarray, sparse.csr_matrix, sparse.csr_matrix]:
     return X, parts[0], parts[1]
 
 
-def ours(n: int, sweeps: tuple[int, int]) -> dict[str, float]:
+def ours(n: int, K: int, sweeps: tuple[int, int]) -> dict[str, float]:
     """Seconds per sweep and held-out errors of our sampler."""
     from phenohit.models.macau_cpu import Cpu
     from phenohit.models.macau_sampler import Sampler
@@ -71,10 +75,33 @@ def ours(n: int, sweeps: tuple[int, int]) -> dict[str, float]:
                     U, V = modes[0].latent[row[part]], modes[1].latent[held.indices[part]]
                     total[part] += np.einsum("ek,ek->e", U, V)
     score = total / max(sweeps[1], 1) + offset[0]
-    return {"setup": ready - start, "sweep": spent / sum(sweeps), **errors(score, held, n)}
+    floor = arithmetic(n, K, values) / speed(X, K)
+    return {"setup": ready - start, "sweep": spent / sum(sweeps), "floor": floor, **errors(score, held, n)}
 
 
-def smurff(n: int, sweeps: tuple[int, int]) -> dict[str, float]:
+def arithmetic(n: int, K: int, values: object) -> float:
+    """Additions and multiplications of one sweep."""
+    of_row, of_assay = (np.diff(order.start).astype(float) for order in values.orders)
+    few = of_row[of_row < K]
+    many = np.concatenate([of_row[of_row >= K], of_assay])
+    features = 4.0 * n * F * K  # X times the link, X' times the latents
+    prior = 4.0 * n * K**2  # their spread, and the scatter of what was drawn
+    return features + prior + (few**2 * K + few**3 / 3 + 8 * few * K).sum() + (many * K**2 + K**3 / 3).sum()
+
+
+def speed(X: np.ndarray, K: int) -> float:
+    """Operations a second in products of rows with a link matrix, one thread per core."""
+    from threadpoolctl import threadpool_limits
+
+    link = np.ones((F, K), np.float32)
+    with threadpool_limits(1), ThreadPoolExecutor(THREADS) as pool:
+        blocks = range(0, min(len(X), 65_536), 2048)
+        start = time.perf_counter()
+        rows = sum(pool.map(lambda a: len(X[a : a + 2048] @ link), [*blocks, *blocks]))
+        return 2.0 * rows * F * K / (time.perf_counter() - start)
+
+
+def smurff(n: int, K: int, sweeps: tuple[int, int]) -> dict[str, float]:
     """Return the same of SMURFF."""
     import smurff as peer
 
@@ -106,9 +133,9 @@ def errors(score: np.ndarray, held: sparse.csr_matrix, n: int) -> dict[str, floa
     return {"warm": float(square[~new].mean() ** 0.5), "cold": float(square[new].mean() ** 0.5)}
 
 
-def measured(who: str, n: int, sweeps: tuple[int, int]) -> dict[str, float]:
+def measured(who: str, n: int, K: int, sweeps: tuple[int, int]) -> dict[str, float]:
     """Run one of them in a process of its own, and add its peak memory."""
-    command = [sys.executable, __file__, "--", who, str(n), *map(str, sweeps)]
+    command = [sys.executable, __file__, "--run", who, str(n), "--latent", str(K), "--sweeps", *map(str, sweeps)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     peak, done = 0.0, threading.Event()
 
@@ -128,18 +155,35 @@ def measured(who: str, n: int, sweeps: tuple[int, int]) -> dict[str, float]:
     return {**json.loads(out.splitlines()[-1]), "GiB": peak}
 
 
+def room() -> float:
+    """GiB of memory that are free."""
+    text = Path("/proc/meminfo").read_text()
+    return next(int(line.split()[1]) / 2**20 for line in text.splitlines() if line.startswith("MemAvailable"))
+
+
 def main() -> None:
-    if sys.argv[1:2] == ["--"]:
-        who, n, *sweeps = sys.argv[2:]
-        print(json.dumps({"ours": ours, "smurff": smurff}[who](int(n), (int(sweeps[0]), int(sweeps[1])))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", type=int, nargs="*", default=SIZES)
+    parser.add_argument("--latent", type=int, default=150)
+    parser.add_argument("--run", choices=("ours", "smurff"), help=argparse.SUPPRESS)
+    parser.add_argument("--sweeps", type=int, nargs=2, help="burn-in and used; 12 12, above 100,000 compounds 3 3")
+    given = parser.parse_args()
+    K = given.latent
+    if given.run:
+        print(json.dumps({"ours": ours, "smurff": smurff}[given.run](given.sizes[0], K, given.sweeps)))
         return
     print(f"SIMULATED matrix, {T} assays, {FILL:.1%} measured, {F} features, K = {K}, {THREADS} threads")
-    for n in [int(a) for a in sys.argv[1:]] or SIZES:
-        sweeps = (BURN_IN, USED) if n <= 100_000 else (3, 3)
-        results = {who: measured(who, n, sweeps) for who in ("ours", "smurff")}
+    for n in given.sizes:
+        sweeps = tuple(given.sweeps or ((BURN_IN, USED) if n <= 100_000 else (3, 3)))
+        need = n * (8 * K**2 + 32 * F) / 2**30 + 0.5  # K x K numbers for each compound, found by measuring
+        fits = need < room()
+        results = {who: measured(who, n, K, sweeps) for who in ("ours", *(["smurff"] if fits else []))}
         for who, found in results.items():
             print(f"{n:>9,} {who:<7}" + "".join(f"  {name} {value:8.3f}" for name, value in found.items()), flush=True)
-        print(f"{n:>9,} ratio    {results['smurff']['sweep'] / results['ours']['sweep']:.1f}x", flush=True)
+        if fits:
+            print(f"{n:>9,} ratio    {results['smurff']['sweep'] / results['ours']['sweep']:.1f}x", flush=True)
+        else:
+            print(f"{n:>9,} smurff   not run: it needs about {need:.0f} GiB, {room():.0f} are free", flush=True)
 
 
 if __name__ == "__main__":

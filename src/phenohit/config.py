@@ -147,6 +147,44 @@ class HitsConfig:
     volume_nl: float = 25.0
 
 
+@dataclass
+class TuneConfig:
+    """Choosing settings of models by nested cross-validation: on folds within the training rows of every fold.
+
+    Parameters
+    ----------
+    grids : dict[str, Any]
+        Model -> the name of a grid (network, forest: simm2018) or setting -> list of values to try. Models that are not
+        named keep their settings.
+    folds : int
+        Inner folds.
+    halving : int
+        With 3, all settings are first tried on a small share of the training compounds, the best third goes on to
+        three times as many, and so on; 0: all on everything.
+    workers : {"processes", "threads", "ray", "dask"}
+        Where the settings are tried: here, or on a cluster whose machines see the run folder under the same path.
+    address : str
+        Of the cluster; empty: the one that is running here, or a new one on this machine.
+    """
+
+    grids: dict[str, Any] = field(default_factory=dict)
+    folds: int = 3
+    halving: int = 0
+    workers: Literal["processes", "threads", "ray", "dask"] = "processes"
+    address: str = ""
+
+    def choice(self) -> list[Any]:
+        """Return what the result depends on."""
+        return [self.grids, self.folds, self.halving]
+
+    def shares(self, cells: int) -> list[float]:
+        """Return the share of the training rows in every round, the last of which is all."""
+        rounds = 0
+        while self.halving and self.halving ** (rounds + 1) <= cells and rounds < 3:
+            rounds += 1
+        return [float(self.halving) ** -k for k in range(rounds, 0, -1)] + [1.0]
+
+
 def _default_models() -> dict[str, dict[str, Any]]:
     return {"forest": {}, "network": {}}
 
@@ -181,6 +219,8 @@ class Config:
         One or more ways to split; hits are chosen by the first.
     models : dict[str, dict[str, Any]]
         Model -> its settings, for the profiles; see `phenohit models`.
+    tune : TuneConfig
+        Choosing settings of models within every fold.
     chemistry : bool
         Also run the same models on ECFP6 fingerprints, on the same folds.
     baselines : bool
@@ -205,6 +245,7 @@ class Config:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     splits: list[SplitConfig] = field(default_factory=_default_splits)
     models: dict[str, dict[str, Any]] = field(default_factory=_default_models)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     chemistry: bool = True
     baselines: bool = True
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

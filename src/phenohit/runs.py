@@ -121,6 +121,10 @@ class Run:
         log.log(logging.INFO if seconds >= 1 else logging.DEBUG, "%s: done in %.1f s", name, seconds)
         return True
 
+    def key(self, name: str) -> str:
+        """Return what the result of a step depends on, as a hash; of a step that was begun."""
+        return self._keys[name]
+
     def _why(self, stamp_path: Path, parts: dict[str, str], outputs: list[str]) -> str | None:
         """Why a step must be done: None = it need not, '' = it was never finished."""
         if not stamp_path.exists():

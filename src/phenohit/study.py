@@ -16,6 +16,7 @@ from phenohit.config import Config, SplitConfig
 from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, nearest, some
+from phenohit.evaluate.nested import grid_cells
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.splitting import compound_folds
 from phenohit.files import read_table
@@ -160,6 +161,12 @@ def check_config(config: Config, *, labels: bool = True) -> None:
     """
     for model, settings in config.models.items():
         find_model(model)(**settings)
+    for model, grid in config.tune.grids.items():
+        if model not in config.models:
+            raise ConfigError(f"tune.grids names '{model}', which is not run. {nearest(model, config.models)}")
+        grid_cells(model, config.models[model], grid)
+    if config.tune.grids and (config.tune.folds < 2 or config.tune.halving == 1 or config.tune.halving < 0):
+        raise ConfigError("tune.folds must be at least 2, and tune.halving 0 or at least 2.")
     if not config.models:
         raise ConfigError("No model is named. Set `models`, e.g. models: {forest: {}}. See: phenohit models")
     if labels and not config.activities:

@@ -16,13 +16,13 @@ from phenohit.evaluate.splits import TEST, TRAIN, VALID, Folds
 from phenohit.models import find_model
 from phenohit.profiles.prepare import Prepare
 
-__all__ = ["concatenate", "fit_all", "fit_split", "predict"]
+__all__ = ["concatenate", "fit_all", "fit_split", "fit_split_model", "predict"]
 
 Scaling = Literal["each", "common", "none"]
 _ROWS = 32_768  # rows predicted at a time, so that no dense N x T block is ever made
 
 
-def fit_split(
+def fit_split_model(
     model: str,
     settings: dict[str, Any],
     data: Profiles,
@@ -35,7 +35,7 @@ def fit_split(
     seed: int = 0,
     jobs: int = 1,
     folder: Path | None = None,
-) -> Predictions:
+) -> tuple[Predictions, Any]:
     """Fit one model on one split and score the measured entries of its test rows.
 
     Parameters
@@ -58,8 +58,9 @@ def fit_split(
 
     Returns
     -------
-    Predictions
+    predictions : Predictions
         CSR scores of the measured entries, rows = test rows with any, `fold` = the split's fold number.
+    fitted : model
 
     Raises
     ------
@@ -72,7 +73,13 @@ def fit_split(
     test = test[np.diff(labels.Y.indptr)[test] > 0]  # only measured entries can be compared
     scored = predict(fitted, prepare, data, test, labels)
     fold = np.full(len(test), folds.fold[split], dtype=np.int32)
-    return Predictions(scored.score, scored.compounds, scored.tasks, scored.model, scored.spread, fold, scored.kind)
+    found = Predictions(scored.score, scored.compounds, scored.tasks, scored.model, scored.spread, fold, scored.kind)
+    return found, fitted
+
+
+def fit_split(*args: Any, **kwargs: Any) -> Predictions:
+    """Return the predictions of `fit_split_model` alone."""
+    return fit_split_model(*args, **kwargs)[0]
 
 
 def fit_all(

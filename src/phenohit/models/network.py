@@ -212,6 +212,11 @@ class Network:
         self.known, self.net, self.jobs = known, net, jobs
         return self
 
+    @property
+    def stopped(self) -> int:
+        """Epochs up to the best one, where training stopped early; else 0."""
+        return self.state.best_epoch + 1 if self.state.valid_loss else 0
+
     def _can_stop(self, labels: Labels, tasks: NDArray[np.intp]) -> bool:
         """Whether validation labels say enough to stop early by; wells of one compound say it once."""
         compound = pd.factorize(labels.compounds["compound"])[0]

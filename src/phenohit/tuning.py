@@ -1,0 +1,236 @@
+"""Choosing settings inside each outer fold: every setting on every inner fold, here or on a cluster."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from phenohit.config import Config, TuneConfig
+from phenohit.errors import ConfigError, FileError, RunError
+from phenohit.evaluate.crossval import fit_split_model
+from phenohit.evaluate.entries import Entries
+from phenohit.evaluate.metrics import auroc
+from phenohit.evaluate.nested import best_cell, grid_cells, inner_folds, share_of_groups
+from phenohit.files import read_json, write_json, write_table
+from phenohit.progress import track
+from phenohit.runs import Run, slug
+from phenohit.study import Method, Study
+
+__all__ = ["chosen_settings", "final_settings", "step_select", "steps_of"]
+
+log = logging.getLogger("phenohit")
+_ATTEMPTS = 3  # rounds over the units that a lost worker left undone
+
+
+class Unit(NamedTuple):
+    """One setting on one inner fold of one outer fold: the piece of work that is sent away and can be redone."""
+
+    split: str
+    method: Method
+    number: int  # outer fold
+    cell: int
+    settings: dict[str, Any]
+    inner: int
+    share: float  # of the training rows
+    path: str  # of its result, in the run folder
+    key: str  # what the result depends on
+
+
+def step_select(study: Study) -> None:
+    """Choose the settings of every method that has a grid, anew within every outer fold."""
+    for split, _ in study.splits():
+        for method in study.methods:
+            if method.model not in study.config.tune.grids:
+                continue
+            for number, name in enumerate(study.folds(split, method.input).names):
+                step = _step(split, method, name)
+                study.run.step(
+                    step,
+                    partial(_select, study, split, method, number, name),
+                    settings=[method, study.config.tune.choice(), study.config.seed, study.preparing(method.input)],
+                    after=(f"split/{split}",),
+                    outputs=[f"{_folder(split, method, name)}/{file}" for file in ("grid.csv", "chosen.json")],
+                )
+
+
+def _step(split: str, method: Method, fold: str) -> str:
+    return f"select/{split}/{method.name}/{fold}"
+
+
+def _folder(split: str, method: Method, fold: str) -> str:
+    return f"models/{slug(split)}/{method.name}/fold-{slug(fold)}"
+
+
+def steps_of(study: Study, split: str, method: Method, fold: str) -> tuple[str, ...]:
+    """Name the step that chose the settings of a method for one outer fold, if any did."""
+    return (_step(split, method, fold),) if method.model in study.config.tune.grids else ()
+
+
+def chosen_settings(study: Study, split: str, method: Method, fold: str) -> dict[str, Any]:
+    """Return the settings of a method for one outer fold."""
+    if method.model not in study.config.tune.grids:
+        return method.settings
+    return read_json(study.run.path(_folder(split, method, fold), "chosen.json"))["settings"]
+
+
+def final_settings(study: Study, method: Method) -> dict[str, Any]:
+    """Return the settings for the fit on everything: the best over the inner folds of all outer folds of a split."""
+    if method.model not in study.config.tune.grids:
+        return method.settings
+    split = study.splits()[0][0]
+    names = study.folds(split, method.input).names
+    tables = [pd.read_csv(study.run.path(_folder(split, method, n), "grid.csv")) for n in names]
+    found = [read_json(study.run.path(_folder(split, method, n), "chosen.json")) for n in names]
+    whole = pd.concat(tables).astype({"cell": int, "auroc": float})
+    mean = whole.groupby("cell")["auroc"].mean().to_numpy()  # NaN for those that halving left behind
+    best = int(np.nanargmax(mean)) if np.isfinite(mean).any() else 0
+    same = [f for f in found if f["cell"] == best] or found
+    return same[0]["settings"] if len(same) == 1 else {**same[0]["settings"], **_mean_epochs(same)}
+
+
+def _mean_epochs(found: list[dict[str, Any]]) -> dict[str, Any]:
+    epochs = [f["settings"]["epochs"] for f in found if f["epochs"]]
+    return {"epochs": round(float(np.mean(epochs)))} if epochs else {}
+
+
+def _select(study: Study, split: str, method: Method, number: int, name: str) -> dict[str, Any]:
+    """Try the grid on the inner folds of one outer fold, and write what was found and chosen."""
+    how, folder = study.config.tune, _folder(split, method, name)
+    cells = grid_cells(method.model, method.settings, how.grids[method.model])
+    key = study.run.key(_step(split, method, name))
+    left, tables, shares, winner = np.arange(len(cells)), [], how.shares(len(cells)), 0
+    for rung, share in enumerate(shares):
+        units = [
+            Unit(split, method, number, int(c), cells[c], i, share, f"{folder}/grid/{rung}-{c}-{i}.json", key)
+            for c in left
+            for i in range(how.folds)
+        ]
+        results = _do(study, units, f"select: {method.name}, fold {name}")
+        scores = np.array([r["auroc"] for r in results], dtype=float).reshape(len(left), how.folds, -1)
+        best, table = best_cell(scores)
+        epochs = np.array([r["epochs"] for r in results], dtype=float).reshape(len(left), how.folds)
+        stopped = epochs.sum(axis=1) / np.maximum((epochs > 0).sum(axis=1), 1)  # of the folds that stopped early
+        tables.append(table.assign(cell=left, rung=rung, share=share, epochs=stopped))
+        order = np.argsort(-table["auroc"].to_numpy(), kind="stable")
+        keep = max(-(-len(left) // how.halving), 1) if how.halving and rung + 1 < len(shares) else 1
+        winner, left = int(left[best]), np.sort(left[order[:keep]])
+    last = tables[-1].set_index("cell").loc[winner]
+    settings = dict(cells[winner])
+    stopped = round(float(last["epochs"]))
+    if stopped:  # the epoch at which to stop is a setting like the others, chosen inside
+        settings |= {"epochs": stopped, "patience": 0}
+    grid = pd.concat(tables, ignore_index=True)
+    for setting in sorted({k for c in cells for k in c}):
+        grid[setting] = [str(cells[c].get(setting, "")) for c in grid["cell"]]
+    grid.loc[grid["rung"] < len(shares) - 1, "auroc_on_share"] = grid["auroc"]
+    grid.loc[grid["rung"] < len(shares) - 1, "auroc"] = np.nan  # of few rows: not comparable with the last rung
+    write_table(study.run.path(folder, "grid.csv"), grid)
+    found = {"cell": winner, "settings": settings, "auroc": float(last["auroc"]), "epochs": stopped}
+    write_json(study.run.path(folder, "chosen.json"), found)
+    return {"chosen": settings, "inner_auroc": float(last["auroc"])}
+
+
+def _do(study: Study, units: list[Unit], title: str) -> list[dict[str, Any]]:
+    """Do the units that are not done yet, and return the results of all."""
+    for attempt in range(_ATTEMPTS):
+        left = [unit for unit in units if _done(study.run.folder, unit) is None]
+        if not left:
+            break
+        log.info("%s: %d of %d settings on inner folds to do", title, len(left), len(units))
+        try:
+            with _workers(study.config.tune, study.jobs) as parallel:
+                work = (joblib.delayed(_work)(str(study.run.folder.resolve()), study.config, unit) for unit in left)
+                for _ in track(parallel(work), title, len(left)):
+                    pass
+        except Exception as error:
+            if attempt + 1 == _ATTEMPTS or not _lost_worker(error):
+                raise
+            log.warning("%s: a worker was lost (%s); what it had not finished is done again", title, error)
+    results = [_done(study.run.folder, unit) for unit in units]
+    if any(r is None for r in results):
+        raise RunError(f"{title}: {sum(r is None for r in results)} results are missing after {_ATTEMPTS} rounds.")
+    return [r for r in results if r is not None]
+
+
+def _lost_worker(error: Exception) -> bool:
+    """Whether it is the worker that failed, and not the work."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"BrokenExecutor", "RayActorError", "WorkerCrashedError", "KilledWorker", "NodeDiedError"})
+
+
+@contextmanager
+def _workers(how: TuneConfig, jobs: int) -> Iterator[Callable[..., Any]]:
+    """Open workers: processes here, or those of a cluster."""
+    if how.workers in ("processes", "threads"):
+        backend = {"processes": "loky", "threads": "threading"}[how.workers]
+        yield joblib.Parallel(n_jobs=jobs, backend=backend, return_as="generator_unordered", batch_size=1)
+        return
+    try:
+        if how.workers == "ray":
+            import ray  # pyright: ignore[reportMissingImports]
+            from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
+
+            if not ray.is_initialized():
+                ray.init(address=how.address or None, logging_level=logging.ERROR)
+            register_ray()
+            n = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        else:
+            from dask.distributed import Client  # pyright: ignore[reportMissingImports]
+
+            client = Client(how.address or None)
+            n = max(sum(client.nthreads().values()), 1)
+    except ImportError as error:
+        raise ConfigError(
+            f"tune.workers is '{how.workers}', which is not installed here ({error}). Install it, on all machines."
+        ) from error
+    with joblib.parallel_config(backend=how.workers, n_jobs=n):
+        yield joblib.Parallel(batch_size=1)
+
+
+_open: dict[tuple[str, str, str, str], Any] = {}  # what this worker read last
+
+
+def _work(folder: str, config: Config, unit: Unit) -> None:
+    """Fit and score one unit; its result is a file, so that nothing is lost with the worker."""
+    if _done(Path(folder), unit) is not None:
+        return
+    place = (folder, unit.split, unit.method.name, unit.key)
+    if place not in _open:
+        _open.clear()
+        study = Study(Run(Path(folder)), config)
+        data = study.input(unit.method.input)
+        labels = study.labels.take(study.row_compound(data))
+        folds = study.folds(unit.split, unit.method.input)
+        inside = inner_folds(folds, unit.number, config.tune.folds, labels, seed=config.seed)
+        _open[place] = study, data, labels, inside
+    study, data, labels, inside = _open[place]
+    some = share_of_groups(inside, unit.share, labels, seed=config.seed)
+    scored, fitted = fit_split_model(
+        unit.method.model, unit.settings, data, labels, some, unit.inner,
+        **study.preparing(unit.method.input), seed=config.seed, jobs=1,
+    )  # fmt: skip
+    found = auroc(Entries.of(study.labels, scored), "task")
+    score = [None if np.isnan(a) else float(a) for a in found]
+    epochs = getattr(fitted, "stopped", 0)  # the best epoch, of a model that stopped early
+    write_json(Path(folder) / unit.path, {"key": unit.key, "auroc": score, "epochs": epochs})
+
+
+def _done(folder: Path, unit: Unit) -> dict[str, Any] | None:
+    """Return a unit's result, if it is there and of this data, code and settings."""
+    path = folder / unit.path
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return None
+    try:
+        found = read_json(path)
+    except FileError:
+        return None
+    return found if found.get("key") == unit.key else None
