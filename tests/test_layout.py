@@ -24,7 +24,8 @@ ALLOWED = {
     "evaluate": {"data", "chem", "profiles", "labels", "models"},
     "hits": {"data", "chem", "profiles", "labels", "models", "evaluate"},
     "report": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits"},
-    "studies": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits"},
+    "review": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits", "report", "runs", "settings"},
+    "studies": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits", "review"},
 }
 
 

@@ -27,6 +27,7 @@ RESULTS = [
     "splits/series/folds.parquet",
     "splits/series/metrics.parquet",
     "splits/series/calibration.parquet",
+    "splits/series/enrichment.parquet",
     "splits/series/predictions/forest-profiles.parquet",
     "splits/series/predictions/network-profiles.parquet",
     "predictions/final.parquet",

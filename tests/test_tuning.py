@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -14,10 +19,12 @@ import yaml
 import phenohit.models
 from phenohit import tuning
 from phenohit.cli import main
-from phenohit.data import Labels, Predictions
+from phenohit.data import Labels, Predictions, Profiles
+from phenohit.evaluate.crossval import fit_split
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.metrics import auroc
-from phenohit.evaluate.splits import TEST, Folds
+from phenohit.evaluate.nested import inner_folds
+from phenohit.evaluate.splits import TEST, UNUSED, Folds
 from phenohit.files import read_json
 from phenohit.models.forest import Forest
 
@@ -71,6 +78,27 @@ def test_the_best_setting_of_the_inner_folds_is_used(screen: dict[str, Any], tun
     np.testing.assert_array_equal(a.score.toarray(), b.score.toarray())
 
 
+def test_every_fold_is_scored_on_inner_folds_of_its_own(tuned: Path) -> None:
+    """By hand: no test row of the outer fold is in any of them."""
+    folds = Folds.load(tuned / "splits" / "series" / "folds.parquet")
+    labels, data = Labels.load(tuned / "labels.parquet"), Profiles.load(tuned / "profiles.parquet")
+    assert list(labels.compounds["compound"]) == list(data.compounds)  # one row per compound here
+    for k in range(3):
+        inside = inner_folds(folds, k, 2, labels, seed=0)
+        settings = {"n_trees": 5, "min_samples_leaf": 40, "max_features": 2.0}
+        found = []
+        for s in range(2):
+            assert not (inside.part[folds.part[:, k] == TEST, s] < UNUSED).any()
+            scored = fit_split("forest", settings, data, labels, inside, s, clip=None, seed=0)
+            found.append(auroc(Entries.of(labels, scored), "task"))
+        table = pd.read_csv(fold(tuned, k) / "grid.csv").set_index("cell")
+        units = [read_json(fold(tuned, k) / "grid" / f"0-3-{s}.json")["auroc"] for s in range(2)]
+        np.testing.assert_allclose(np.array(units, dtype=float), np.array(found), rtol=1e-12)
+        assert int(table.loc[3, "min_samples_leaf"]) == 40
+    tables = [(fold(tuned, k) / "grid.csv").read_text() for k in range(3)]
+    assert len(set(tables)) == 3
+
+
 def test_processes_give_the_same_table(screen: dict[str, Any], tuned: Path, tmp_path: Path) -> None:
     other = run(screen | FOREST, tmp_path / "run", "select", grids=GRID, workers="processes")
     for k in range(3):
@@ -120,11 +148,64 @@ def test_a_killed_run_keeps_what_was_done(
         assert (fold(other, k) / "grid.csv").read_text() == (fold(tuned, k) / "grid.csv").read_text()
 
 
+def test_a_ray_cluster_gives_the_same_table_and_a_killed_worker_costs_only_its_cells(
+    screen: dict[str, Any], tmp_path: Path
+) -> None:
+    """Two worker processes of a real local cluster, one of which is killed while it works."""
+    pytest.importorskip("ray")
+    grid = {"forest": {"n_trees": [150, 151], "min_samples_leaf": [1, 40]}}
+    here = run(screen | FOREST, tmp_path / "here", "select", grids=grid)
+    file = tmp_path / "there.yaml"
+    tune = {"folds": 2, "workers": "ray", "grids": grid}
+    file.write_text(yaml.safe_dump(screen | FOREST | {"jobs": 2, "tune": tune}))
+    command = [sys.executable, "-m", "phenohit", "select", str(file), "--out", str(tmp_path / "there")]
+    with (tmp_path / "said").open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
+        cells = fold(tmp_path / "there", 0) / "grid"
+        killed: dict[str, int] = {}
+        while process.poll() is None and not killed:
+            time.sleep(0.02)
+            before = {path.name: path.stat().st_mtime_ns for path in cells.glob("*.json")} if cells.exists() else {}
+            if before:
+                workers = [p for p in Path("/proc").iterdir() if p.name.isdigit() and _is_worker(p, process.pid)]
+                for worker in workers[:1]:
+                    os.kill(int(worker.name), signal.SIGKILL)
+                    killed = before
+        assert process.wait(timeout=300) == 0, (tmp_path / "said").read_text()[-2000:]
+    assert killed
+    assert "a worker was lost" in (tmp_path / "there" / "log.txt").read_text()
+    for name, written in killed.items():
+        assert (cells / name).stat().st_mtime_ns == written  # not done again
+    for k in range(3):
+        assert (fold(tmp_path / "there", k) / "grid.csv").read_text() == (fold(here, k) / "grid.csv").read_text()
+
+
+def _is_worker(process: Path, driver: int) -> bool:
+    """Whether a process is a worker of the cluster that this driver has started."""
+    try:
+        name = (process / "cmdline").read_bytes()
+        environment = (process / "environ").read_bytes()
+    except OSError:
+        return False
+    return (
+        name.startswith(b"ray::PoolActor") and f"{driver}".encode() != process.name.encode() and b"RAY" in environment
+    )
+
+
 def test_halving_tries_all_on_few_and_few_on_all(screen: dict[str, Any], tmp_path: Path) -> None:
     out = run(screen | FOREST, tmp_path / "run", "select", grids=GRID, halving=2)
     table = pd.read_csv(fold(out, 0) / "grid.csv")
     assert table.groupby("rung")["share"].agg(["size", "first"]).to_numpy().tolist() == [[4, 0.25], [2, 0.5], [1, 1.0]]
     assert read_json(fold(out, 0) / "chosen.json")["cell"] == int(table.iloc[-1]["cell"])
+
+
+def test_the_final_fit_has_the_best_setting_of_all_folds(screen: dict[str, Any], tmp_path: Path) -> None:
+    settings = screen | FOREST | {"hits": {"best": 1, "n": 5}, "evaluate": {"bootstrap": 50, "chance": 5}}
+    out = run(settings, tmp_path / "run", "hits", grids=GRID)
+    tables = pd.concat([pd.read_csv(fold(out, k) / "grid.csv") for k in range(3)])
+    best = int(tables.groupby("cell")["auroc"].mean().idxmax())
+    row = tables[tables["cell"] == best].iloc[0]
+    final = Forest.load(out / "models" / "final" / "model").settings
+    assert (final.min_samples_leaf, final.max_features) == (row["min_samples_leaf"], row["max_features"])
 
 
 def test_the_epoch_to_stop_at_is_chosen_inside(screen: dict[str, Any], tmp_path: Path) -> None:

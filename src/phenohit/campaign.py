@@ -15,13 +15,18 @@ from phenohit.errors import ConfigError, nearest
 from phenohit.evaluate.crossval import fit_all, predict
 from phenohit.evaluate.reading import READINGS, read_tasks
 from phenohit.files import read_table, write_table
+from phenohit.hits.background import compound_background
 from phenohit.hits.build import build_hits
+from phenohit.hits.filter import Evidence
+from phenohit.hits.recipes import decide
+from phenohit.hits.replaceable import replaceable
 from phenohit.models import find_model
 from phenohit.models.contract import Followed
 from phenohit.runs import slug
 from phenohit.study import Method, Study
+from phenohit.tuning import final_settings
 
-__all__ = ["final_outputs", "final_scores", "make_plan", "pick"]
+__all__ = ["final_outputs", "final_scores", "list_replaceable", "make_plan", "pick"]
 
 log = logging.getLogger("phenohit")
 
@@ -38,15 +43,16 @@ def make_plan(study: Study) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``method``, ``model``, ``input``, ``settings``, ``tasks`` and ``why``.
+        ``method``, ``model``, ``input``, ``settings``, ``tasks``, ``off_targets`` and ``why``.
     """
     metrics = _metrics(study)
     wanted = study.config.hits
     method = _choose_method(study, metrics)
     mine = metrics[metrics["method"] == method.name].set_index("task")
-    for task in wanted.tasks:
-        if task not in mine.index:
-            raise ConfigError(f"hits.tasks: '{task}' is not a task of this run. {nearest(task, mine.index)}")
+    for name in ("tasks", "off_targets"):
+        for task in getattr(wanted, name):
+            if task not in mine.index:
+                raise ConfigError(f"hits.{name}: '{task}' is not a task of this run. {nearest(task, mine.index)}")
     tasks = list(wanted.tasks) or _best_tasks(metrics, method.name, study.labels)[: wanted.best]
     why = "named in the settings" if wanted.tasks else "highest lower end of the cross-validated AUROC interval"
     if not tasks:
@@ -55,7 +61,9 @@ def make_plan(study: Study) -> dict[str, Any]:
             "name `hits.tasks` to pick all the same"
         )
         log.warning("No hits are picked: %s", why)
-    return {**method._asdict(), "method": method.name, "tasks": tasks, "why": why}
+    off = list(dict.fromkeys(wanted.off_targets))
+    chosen = {**method._asdict(), "settings": final_settings(study, method), "method": method.name}
+    return {**chosen, "tasks": tasks, "off_targets": off, "why": why}
 
 
 def _choose_method(study: Study, metrics: pd.DataFrame) -> Method:
@@ -104,7 +112,7 @@ def final_outputs(model: str) -> list[str]:
 
 
 def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
-    """Fit the chosen method on every label and score all imaged compounds in the chosen tasks."""
+    """Fit the chosen method on every label and score all imaged compounds in the chosen tasks and off-targets."""
     data = study.input(plan["input"])
     at = study.row_compound(data)
     labels = study.labels.take(at)
@@ -127,7 +135,8 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
     if isinstance(fitted, Followed):
         write_table(study.run.path(_FOLLOWED[0]), fitted.progress())
         write_table(study.run.path(_FOLLOWED[1]), fitted.diagnostics())
-    scored = predict(fitted, prepare, data, np.arange(len(data)), labels, plan["tasks"])
+    tasks = list(dict.fromkeys([*plan["tasks"], *plan["off_targets"]]))
+    scored = predict(fitted, prepare, data, np.arange(len(data)), labels, tasks)
     # Wells become compounds: the mean of a compound's scores.
     score = pd.DataFrame(scored.score).groupby(at).mean().reindex(range(len(study.compounds)))
     compounds = study.compounds["compound"].to_numpy(object)
@@ -135,7 +144,7 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
     if scored.spread is not None:  # as if the errors of a compound's wells were one error: they mostly are
         square = pd.DataFrame(np.square(scored.spread)).groupby(at).mean().reindex(range(len(study.compounds)))
         spread = np.sqrt(square.to_numpy(np.float32))
-    final = Predictions(score.to_numpy(np.float32), compounds, plan["tasks"], plan["method"], spread, kind=scored.kind)
+    final = Predictions(score.to_numpy(np.float32), compounds, tasks, plan["method"], spread, kind=scored.kind)
     final.save(study.run.path("predictions", "final.parquet"))
     return {"method": plan["method"]}
 
@@ -143,6 +152,12 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
 def pick(study: Study, plan: dict[str, Any], task: str, folder: Path) -> dict[str, Any]:
     """Rank, filter, cluster, choose and export for one task."""
     scored = Predictions.load(study.run.path("predictions", "final.parquet"))
+    recipe = decide(study.config.hits)
+    if recipe.min_score is not None and recipe.preset_bar and scored.kind != "probability":
+        raise ConfigError(
+            f"The bar of the recipe '{recipe.recipe}' is a probability of {recipe.min_score:g}, but {plan['method']} "
+            f"gives scores of kind {scored.kind}. Set hits.min_score to a {scored.kind}, e.g. 6 for submicromolar."
+        )
     metrics = _metrics(study)
     of_task = metrics[metrics["task"] == task].set_index("method")
     row = {**of_task.loc[plan["method"]].to_dict(), "method": plan["method"]}
@@ -160,7 +175,32 @@ def pick(study: Study, plan: dict[str, Any], task: str, folder: Path) -> dict[st
         study.config.hits,
         seed=study.config.seed,
         jobs=study.jobs,
+        evidence=_evidence(study, plan, scored, wells),
     )
     hits.write(folder)
     write_table(folder / "dropped.csv", hits.dropped)
     return {k: v for k, v in hits.summary.items() if isinstance(v, int | float | str | bool)}
+
+
+def _evidence(study: Study, plan: dict[str, Any], scored: Predictions, wells: pd.DataFrame) -> Evidence:
+    """Gather what the filters may look at besides labels and structures."""
+    path = study.run.path("background.parquet")
+    background = compound_background(wells, read_table(path)[0]) if path.exists() else None
+    off = plan["off_targets"]
+    at = [scored.tasks.index(task) for task in off]
+    off_scores = pd.DataFrame(np.asarray(scored.score[:, at]), index=pd.Index(scored.compounds), columns=pd.Index(off))
+    return Evidence(background=background, off_scores=off_scores if off else None)
+
+
+def list_replaceable(study: Study, plan: dict[str, Any]) -> None:
+    """Write ``replaceable.csv``: the tasks that the images could stand in for; nothing where there are no images."""
+    path = study.run.path("replaceable.csv")
+    if not study.has_images:
+        path.unlink(missing_ok=True)
+        return
+    metrics = _metrics(study)
+    method = plan["method"]
+    if plan["input"] != "profiles":  # picks follow another input: the best method on the images speaks for them
+        seen = metrics[metrics["input"] == "profiles"]
+        method = seen.groupby("method")["auroc"].mean().fillna(-1.0).idxmax()
+    write_table(path, replaceable(metrics, str(method), bar=study.config.hits.replaceable))

@@ -7,8 +7,10 @@ import logging
 from phenohit.config import Config
 
 __all__ = [
+    "annotate",
     "chemistry",
     "data",
+    "deconvolve",
     "evaluate",
     "fit",
     "hits",
@@ -17,7 +19,9 @@ __all__ = [
     "models",
     "predict",
     "report",
+    "review",
     "run",
+    "select",
     "split",
 ]
 
@@ -62,6 +66,11 @@ def labels(config: Config, explain: str = "") -> None:
 def split(config: Config) -> None:
     """Make the folds and check them for leaks."""
     _until(config, "split")
+
+
+def select(config: Config) -> None:
+    """Choose settings of the models of `tune.grids`, anew within every fold."""
+    _until(config, "select")
 
 
 def fit(config: Config) -> None:
@@ -112,6 +121,103 @@ def predict(run: str, profiles: str, out: str = "predictions.parquet") -> None:
 
     left_out = apply_run(run, profiles, out)
     print(f"Predictions: {out}; {len(left_out)} things left out are listed beside it with their reasons")
+
+
+def annotate(run: str, out: str, tasks: list[str] = [], min_auroc: float = 0.7, call_at: float = 0.5) -> None:  # noqa: B006
+    """Write scores, calls and how sure they are for every imaged compound in every task that can be predicted.
+
+    Parameters
+    ----------
+    run : str
+        Run folder that ended with hits.
+    out : str
+        File to write, .parquet or .csv: one row per compound and task.
+    tasks : list[str]
+        Only these; empty: all that reach `min_auroc`.
+    min_auroc : float
+        Cross-validated AUROC that a task needs.
+    call_at : float
+        Score from which a compound is called active.
+    """
+    from phenohit.annotating import annotate_run
+
+    n = annotate_run(run, out, tasks, min_auroc, call_at)
+    print(
+        f"{out}: {n['rows']:,} rows, {n['compounds']:,} compounds x {n['tasks']:,} tasks, {n['active']:,} called active"
+    )
+
+
+def deconvolve(
+    run: str,
+    task: str,
+    out: str = "deconvolution.csv",
+    tasks: list[str] = [],  # noqa: B006
+    min_auroc: float = 0.7,
+) -> None:
+    """Rank the assays whose scores and labels match the actives of a task, e.g. of a phenotypic screen.
+
+    Parameters
+    ----------
+    run : str
+        Run folder that ended with hits.
+    task : str
+        The task whose target is sought.
+    out : str
+        CSV or Parquet file to write, best match first.
+    tasks : list[str]
+        Candidates; empty: all tasks that reach `min_auroc`.
+    min_auroc : float
+        Cross-validated AUROC that a candidate needs.
+    """
+    from phenohit.annotating import deconvolve_run
+
+    table = deconvolve_run(run, task, out, tasks, min_auroc)
+    shown = table[["rank", "task", "auroc", "p_holm", "active_hits", "active_measured", "p_labels_holm"]].head(10)
+    print(shown.to_string(index=False))
+    print(f"{len(table):,} candidates are in {out}")
+
+
+def review(
+    run: str,
+    results: str,
+    task: str = "",
+    primary: str = "",
+    id: str = "",
+    smiles: str = "",
+    inchikey: str = "",
+    value: str = "",
+    threshold: float | None = None,
+    n: int = 0,
+) -> None:
+    """Review what the lab measured for the picks of a run, fold it into the labels, suggest the next round.
+
+    Parameters
+    ----------
+    run : str
+        Run folder that ended with hits.
+    results : str
+        CSV, TSV or Parquet: one row per compound, with what was measured.
+    task : str
+        Task that was measured; empty where the run picked for one only.
+    primary : str
+        Actives and tested compounds of the primary screen (34/4690), or its hit rate (0.725%); empty: the
+        run's labels.
+    id, smiles, inchikey : str
+        Columns that name the compound; empty: those with a usual name.
+    value : str
+        Column with the outcome (active/inactive, 0/1) or a number; empty: one with a usual name.
+    threshold : float | None
+        At or above it a number is active; empty: the task's own.
+    n : int
+        Compounds suggested in each mode; 0: as many as the run picked.
+    """
+    from phenohit.review.build import review_run
+    from phenohit.review.results import Columns
+    from phenohit.review.words import headline
+
+    columns = Columns(id, smiles, inchikey, value)
+    folder = review_run(run, results, task=task, primary=primary, columns=columns, threshold=threshold, n=n)
+    print(headline(folder))
 
 
 def leaks(

@@ -116,6 +116,10 @@ class HitsConfig:
 
     Parameters
     ----------
+    recipe : {"", "expansion", "potency"}
+        Settings that belong together, for those left empty below: expansion takes the top `n` of the ranking;
+        potency takes what scores above a bar, filters it by every filter that needs no choice of direction,
+        and draws a handful of each cluster. Empty: the top without PAINS, by clusters.
     tasks : list[str]
         Tasks to pick for; empty: the best `best` tasks by cross-validated AUROC.
     best : int
@@ -123,27 +127,48 @@ class HitsConfig:
     model : str
         Method whose scores rank, e.g. forest; empty: the best on the profiles.
     n : int
-        Compounds to pick; 342 is about the non-control wells of a 384-well plate (Simm 2018).
-    pool : float
-        How many of the top-ranked survivors are clustered before picking, as a multiple of `n`.
-    pains : bool
-        Drop compounds with a PAINS alert.
+        Compounds to pick, at most; 342 is about the non-control wells of a 384-well plate (Simm 2018).
+    pool : float | None
+        How many of the top-ranked survivors are clustered before picking, as a multiple of `n`; .inf: all.
+        Empty: 3; expansion 1; potency all.
+    per_cluster : int | None
+        Most picks of one cluster. Empty: 5; expansion `n`.
+    fill : bool | None
+        Lift that cap where the clusters run out before `n` are picked. Empty: yes; potency no.
+    min_score : float | None
+        Score below which nothing is picked. Empty: none; potency 0.5.
+    filters : list[str] | None
+        What speaks against a compound: pains, reactive, promiscuous, autofluorescent. Empty: pains; expansion
+        none; potency all four.
+    cns : {"", "keep", "reject"}
+        Keep only compounds that should reach the brain, or only those that should not.
+    off_targets : list[str]
+        Tasks in which a hit must not be active; compounds that are, measured or predicted, are left out.
+    off_target_max : float
+        Highest score allowed in an off-target task.
+    replaceable : float
+        Lower end of the AUROC interval above which an assay counts as one that the images could replace.
     similarity : float
         ECFP6 Tanimoto at which survivors fall into one cluster.
-    per_cluster : int
-        Most picks of one cluster.
     volume_nl : float
         Transfer volume in the pick lists.
     """
 
+    recipe: Literal["", "expansion", "potency"] = ""
     tasks: list[str] = field(default_factory=list)
     best: int = 3
     model: str = ""
     n: int = 342
-    pool: float = 3.0
-    pains: bool = True
+    pool: float | None = None
+    per_cluster: int | None = None
+    fill: bool | None = None
+    min_score: float | None = None
+    filters: list[str] | None = None
+    cns: Literal["", "keep", "reject"] = ""
+    off_targets: list[str] = field(default_factory=list)
+    off_target_max: float = 0.5
+    replaceable: float = 0.9
     similarity: float = 0.7
-    per_cluster: int = 5
     volume_nl: float = 25.0
 
 

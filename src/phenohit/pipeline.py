@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from phenohit import campaign
+from phenohit import campaign, scoring, tuning
 from phenohit.config import Config, SplitConfig
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
@@ -242,9 +242,9 @@ def step_fit(study: Study) -> None:
             parts[step] = f"{folder}/predictions.parquet"
             study.run.step(
                 step,
-                partial(_fit, study, method, inputs, folds, number, folder),
+                partial(_fit, study, split, method, inputs, folds, number, folder),
                 settings=[method, study.config.seed, study.preparing(method.input)],
-                after=(f"split/{split}",),
+                after=(f"split/{split}", *tuning.steps_of(study, split, method, name)),
                 outputs=[parts[step]],
             )
         joined = f"splits/{slug(split)}/predictions/{method.name}.parquet"
@@ -259,6 +259,7 @@ def _inputs(study: Study, method: Method) -> tuple[Profiles, Labels]:
 
 def _fit(
     study: Study,
+    split: str,
     method: Method,
     inputs: Callable[[], tuple[Profiles, Labels]],
     folds: Folds,
@@ -266,8 +267,9 @@ def _fit(
     folder: str,
 ) -> None:
     checkpoint = study.folder(f"{folder}/checkpoint")
+    settings = tuning.chosen_settings(study, split, method, folds.names[number])
     scored = fit_split(
-        method.model, method.settings, *inputs(), folds, number,
+        method.model, settings, *inputs(), folds, number,
         **study.preparing(method.input), seed=study.config.seed, jobs=study.jobs, folder=checkpoint,
     )  # fmt: skip
     scored.save(study.run.path(folder, "predictions.parquet"))
@@ -287,39 +289,11 @@ def step_evaluate(study: Study) -> None:
         folder = f"splits/{slug(name)}"
         study.run.step(
             f"evaluate/{name}",
-            partial(_evaluate, study, name, folder),
-            settings=[asdict(study.config.evaluate), study.config.seed],
+            partial(scoring.evaluate_split, study, name, folder),
+            settings=[asdict(study.config.evaluate), study.config.hits.n, study.config.seed],
             after=tuple(f"gather/{name}/{m.name}" for m in study.methods),
-            outputs=[
-                f"{folder}/{f}" for f in ("metrics.parquet", "summary.json", "compare.csv", "calibration.parquet")
-            ],
+            outputs=[f"{folder}/{f}" for f in scoring.OUTPUTS],
         )
-
-
-def _evaluate(study: Study, split: str, folder: str) -> None:
-    from phenohit.evaluate.calibration import Training, calibration
-    from phenohit.evaluate.compare import compare
-    from phenohit.evaluate.entries import Entries
-    from phenohit.evaluate.scores import score_table
-    from phenohit.evaluate.summary import summarise
-
-    how, seed, labels = study.config.evaluate, study.config.seed, study.labels
-    tables, summaries, probabilities = {}, {}, []
-    training = Training.of(labels, study.folds(split, "profiles"))
-    for method in track(study.methods, f"evaluate on {split}"):
-        scored = Predictions.load(study.run.path(folder, "predictions", f"{method.name}.parquet"))
-        entries = Entries.of(labels, scored)
-        table = score_table(labels, entries, bootstrap=how.bootstrap, confidence=how.confidence, seed=seed)
-        summaries[method.name] = summarise(
-            table, labels, entries, chance=how.chance, simm_min=how.simm_min, confidence=how.confidence, seed=seed
-        )
-        whose = {"split": split, "method": method.name, "model": method.model, "input": method.input}
-        tables[method.name] = table.assign(**whose)
-        probabilities.append(calibration(labels, scored, entries=entries, training=training).assign(**whose))
-    write_table(study.run.path(folder, "metrics.parquet"), pd.concat(tables.values(), ignore_index=True))
-    write_json(study.run.path(folder, "summary.json"), summaries)
-    write_table(study.run.path(folder, "compare.csv"), compare(tables))
-    write_table(study.run.path(folder, "calibration.parquet"), pd.concat(probabilities, ignore_index=True))
 
 
 # --- hits: what to test next ------------------------------------------------------------------
@@ -330,16 +304,20 @@ def step_hits(study: Study) -> None:
     split = study.splits()[0][0]
     plan = campaign.make_plan(study)
     write_json(study.run.path("hits", "plan.json"), plan)
+    campaign.list_replaceable(study, plan)
     wanted = {slug(task) for task in plan["tasks"]}
     for folder in study.run.folder.glob("hits/*/"):  # picks of an earlier plan would pass for picks of this one
         if folder.name not in wanted:
             shutil.rmtree(folder)
     if not plan["tasks"]:
         return
-    settings = [plan, asdict(study.config.hits), study.config.seed]
     score = partial(campaign.final_scores, study, plan)
     study.run.step(
-        "final", score, settings=settings, after=(f"evaluate/{split}",), outputs=campaign.final_outputs(plan["model"])
+        "final",
+        score,
+        settings=[plan, study.config.seed],  # another filter or number of picks needs no other fit
+        after=(f"evaluate/{split}",),
+        outputs=campaign.final_outputs(plan["model"]),
     )
     for task in plan["tasks"]:
         folder = f"hits/{slug(task)}"
@@ -347,7 +325,7 @@ def step_hits(study: Study) -> None:
         study.run.step(
             f"hits/{task}",
             partial(campaign.pick, study, plan, task, study.folder(folder)),
-            settings=settings,
+            settings=[plan, asdict(study.config.hits), study.config.seed],
             after=("final",),
             outputs=[f"{folder}/{f}" for f in files],
         )
@@ -384,6 +362,7 @@ STEPS: dict[str, Callable[[Study], None]] = {
     "chemistry": step_chemistry,
     "labels": step_labels,
     "split": step_split,
+    "select": tuning.step_select,
     "fit": step_fit,
     "evaluate": step_evaluate,
     "hits": step_hits,

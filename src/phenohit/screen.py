@@ -80,6 +80,7 @@ def _wells(study: Study) -> tuple[Profiles, pd.DataFrame]:
 
     config, run = study.config, study.run
     raw, lost = read_profiles(config.profiles)
+    _keep_background(study, raw)
     profiles, gone, steps = Steps.fit_apply(raw, config.profiles.steps)
     lists = [lost, gone]
     shutil.rmtree(run.folder / "checks", ignore_errors=True)  # of other settings
@@ -96,6 +97,17 @@ def _wells(study: Study) -> tuple[Profiles, pd.DataFrame]:
         profiles = kept
     steps.save(run.folder / "steps")
     return profiles, pd.concat(lists, ignore_index=True)
+
+
+def _keep_background(study: Study, raw: Profiles) -> None:
+    """Keep how bright each well's background was, before steps mix the features; the hits look at it."""
+    from phenohit.hits.background import well_background
+
+    path = study.run.path("background.parquet")
+    path.unlink(missing_ok=True)  # of another table
+    background = well_background(raw)
+    if len(background):
+        write_table(path, background)
 
 
 def _can_check(wells: Profiles) -> bool:

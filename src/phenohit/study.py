@@ -20,6 +20,7 @@ from phenohit.evaluate.nested import grid_cells
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.splitting import compound_folds
 from phenohit.files import read_table
+from phenohit.hits.recipes import decide
 from phenohit.models import find_model
 from phenohit.profiles import inputs
 from phenohit.profiles.checks_flags import RULES as CHECK_RULES
@@ -173,6 +174,7 @@ def check_config(config: Config, *, labels: bool = True) -> None:
         raise ConfigError("No activities are named. Add at least one table under `activities`.")
     if not config.profiles.path and not config.structures.path:
         raise ConfigError("Neither `profiles.path` nor `structures.path` is set: there is nothing to learn from.")
+    decide(config.hits)
     for rule in config.checks.drop:
         if rule not in CHECK_RULES:
             raise ConfigError(f"checks.drop: rule '{rule}' is not known. {nearest(rule, CHECK_RULES)}")

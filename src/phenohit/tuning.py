@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,11 +15,14 @@ import numpy as np
 import pandas as pd
 
 from phenohit.config import Config, TuneConfig
+from phenohit.data.labels import Labels
+from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, FileError, RunError
 from phenohit.evaluate.crossval import fit_split_model
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.metrics import auroc
 from phenohit.evaluate.nested import best_cell, grid_cells, inner_folds, share_of_groups
+from phenohit.evaluate.splits import Folds
 from phenohit.files import read_json, write_json, write_table
 from phenohit.progress import track
 from phenohit.runs import Run, slug
@@ -88,24 +92,28 @@ def final_settings(study: Study, method: Method) -> dict[str, Any]:
     split = study.splits()[0][0]
     names = study.folds(split, method.input).names
     tables = [pd.read_csv(study.run.path(_folder(split, method, n), "grid.csv")) for n in names]
-    found = [read_json(study.run.path(_folder(split, method, n), "chosen.json")) for n in names]
-    whole = pd.concat(tables).astype({"cell": int, "auroc": float})
-    mean = whole.groupby("cell")["auroc"].mean().to_numpy()  # NaN for those that halving left behind
-    best = int(np.nanargmax(mean)) if np.isfinite(mean).any() else 0
-    same = [f for f in found if f["cell"] == best] or found
-    return same[0]["settings"] if len(same) == 1 else {**same[0]["settings"], **_mean_epochs(same)}
+    last = pd.concat(tables).astype({"auroc": float}).dropna(subset="auroc")  # without what halving left behind
+    if last.empty:
+        return chosen_settings(study, split, method, names[0])
+    by_cell = last.groupby("cell")
+    often = by_cell.size()
+    mean = by_cell["auroc"].mean()[often == often.max()]  # not one that did well in the few folds it was left in
+    best = int(mean.index[mean.to_numpy().argmax()])
+    cells = grid_cells(method.model, method.settings, study.config.tune.grids[method.model])
+    epochs = last.loc[(last["cell"] == best) & (last["epochs"] > 0), "epochs"]
+    return _stopping(cells[best], float(epochs.mean()) if len(epochs) else 0.0)
 
 
-def _mean_epochs(found: list[dict[str, Any]]) -> dict[str, Any]:
-    epochs = [f["settings"]["epochs"] for f in found if f["epochs"]]
-    return {"epochs": round(float(np.mean(epochs)))} if epochs else {}
+def _stopping(settings: dict[str, Any], epochs: float) -> dict[str, Any]:
+    """Stop after so many epochs, where inner folds stopped early: when to stop is chosen inside like the rest."""
+    return {**settings, "epochs": round(epochs), "patience": 0} if epochs else settings
 
 
 def _select(study: Study, split: str, method: Method, number: int, name: str) -> dict[str, Any]:
     """Try the grid on the inner folds of one outer fold, and write what was found and chosen."""
     how, folder = study.config.tune, _folder(split, method, name)
     cells = grid_cells(method.model, method.settings, how.grids[method.model])
-    key = study.run.key(_step(split, method, name))
+    key = f"{study.run.key(_step(split, method, name))} {number}"  # the folds of a split share what they depend on
     left, tables, shares, winner = np.arange(len(cells)), [], how.shares(len(cells)), 0
     for rung, share in enumerate(shares):
         units = [
@@ -123,17 +131,14 @@ def _select(study: Study, split: str, method: Method, number: int, name: str) ->
         keep = max(-(-len(left) // how.halving), 1) if how.halving and rung + 1 < len(shares) else 1
         winner, left = int(left[best]), np.sort(left[order[:keep]])
     last = tables[-1].set_index("cell").loc[winner]
-    settings = dict(cells[winner])
-    stopped = round(float(last["epochs"]))
-    if stopped:  # the epoch at which to stop is a setting like the others, chosen inside
-        settings |= {"epochs": stopped, "patience": 0}
+    settings = _stopping(cells[winner], float(last["epochs"]))
     grid = pd.concat(tables, ignore_index=True)
     for setting in sorted({k for c in cells for k in c}):
         grid[setting] = [str(cells[c].get(setting, "")) for c in grid["cell"]]
     grid.loc[grid["rung"] < len(shares) - 1, "auroc_on_share"] = grid["auroc"]
     grid.loc[grid["rung"] < len(shares) - 1, "auroc"] = np.nan  # of few rows: not comparable with the last rung
     write_table(study.run.path(folder, "grid.csv"), grid)
-    found = {"cell": winner, "settings": settings, "auroc": float(last["auroc"]), "epochs": stopped}
+    found = {"cell": winner, "settings": settings, "auroc": float(last["auroc"])}
     write_json(study.run.path(folder, "chosen.json"), found)
     return {"chosen": settings, "inner_auroc": float(last["auroc"])}
 
@@ -153,7 +158,8 @@ def _do(study: Study, units: list[Unit], title: str) -> list[dict[str, Any]]:
         except Exception as error:
             if attempt + 1 == _ATTEMPTS or not _lost_worker(error):
                 raise
-            log.warning("%s: a worker was lost (%s); what it had not finished is done again", title, error)
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("%s: a worker was lost (%s); what it had not finished is done again", title, said)
     results = [_done(study.run.folder, unit) for unit in units]
     if any(r is None for r in results):
         raise RunError(f"{title}: {sum(r is None for r in results)} results are missing after {_ATTEMPTS} rounds.")
@@ -162,7 +168,7 @@ def _do(study: Study, units: list[Unit], title: str) -> list[dict[str, Any]]:
 
 def _lost_worker(error: Exception) -> bool:
     """Whether it is the worker that failed, and not the work."""
-    names = {kind.__name__ for kind in type(error).__mro__}
+    names = {kind.__name__ for kind in type(error).__mro__}  # of libraries that need not be installed
     return bool(names & {"BrokenExecutor", "RayActorError", "WorkerCrashedError", "KilledWorker", "NodeDiedError"})
 
 
@@ -178,8 +184,10 @@ def _workers(how: TuneConfig, jobs: int) -> Iterator[Callable[..., Any]]:
             import ray  # pyright: ignore[reportMissingImports]
             from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
 
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
             if not ray.is_initialized():
-                ray.init(address=how.address or None, logging_level=logging.ERROR)
+                here = {} if how.address else {"num_cpus": jobs, "include_dashboard": False}
+                ray.init(address=how.address or None, logging_level=logging.ERROR, log_to_driver=False, **here)
             register_ray()
             n = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         else:
@@ -202,16 +210,7 @@ def _work(folder: str, config: Config, unit: Unit) -> None:
     """Fit and score one unit; its result is a file, so that nothing is lost with the worker."""
     if _done(Path(folder), unit) is not None:
         return
-    place = (folder, unit.split, unit.method.name, unit.key)
-    if place not in _open:
-        _open.clear()
-        study = Study(Run(Path(folder)), config)
-        data = study.input(unit.method.input)
-        labels = study.labels.take(study.row_compound(data))
-        folds = study.folds(unit.split, unit.method.input)
-        inside = inner_folds(folds, unit.number, config.tune.folds, labels, seed=config.seed)
-        _open[place] = study, data, labels, inside
-    study, data, labels, inside = _open[place]
+    study, data, labels, inside = _opened(folder, config, unit)
     some = share_of_groups(inside, unit.share, labels, seed=config.seed)
     scored, fitted = fit_split_model(
         unit.method.model, unit.settings, data, labels, some, unit.inner,
@@ -221,6 +220,21 @@ def _work(folder: str, config: Config, unit: Unit) -> None:
     score = [None if np.isnan(a) else float(a) for a in found]
     epochs = getattr(fitted, "stopped", 0)  # the best epoch, of a model that stopped early
     write_json(Path(folder) / unit.path, {"key": unit.key, "auroc": score, "epochs": epochs})
+
+
+def _opened(folder: str, config: Config, unit: Unit) -> tuple[Study, Profiles, Labels, Folds]:
+    """Return the study, the rows and labels of a method, and the inner folds of one outer fold."""
+    place = (folder, unit.split, unit.method.name, unit.key)
+    found = _open.get(place)
+    if found is None:
+        study = Study(Run(Path(folder)), config)
+        data = study.input(unit.method.input)
+        labels = study.labels.take(study.row_compound(data))
+        folds = study.folds(unit.split, unit.method.input)
+        found = study, data, labels, inner_folds(folds, unit.number, config.tune.folds, labels, seed=config.seed)
+        _open.clear()
+        _open[place] = found
+    return found
 
 
 def _done(folder: Path, unit: Unit) -> dict[str, Any] | None:

@@ -144,3 +144,16 @@ def test_nothing_to_choose_from():
     out = choose(table.iloc[:0], fps[:0])
     assert len(out) == 0
     assert {"cluster", "picked", "pick_order"} <= set(out)
+
+
+@given(sizes_of_clusters, st.integers(1, 60), st.integers(1, 6), st.integers(0, 9))
+@settings(max_examples=50, deadline=None)
+def test_without_filling_up_the_cap_holds_and_every_cluster_is_seen(sizes, n, cap, seed):
+    table, fps, label = planted(sizes, seed)
+    out = choose(table, fps, n=n, pool=math.inf, per_cluster=cap, fill=False, seed=seed)
+    picked = out["picked"].to_numpy()
+    assert (out["cluster"] >= 0).all()
+    assert picked.sum() == min(n, sum(min(size, cap) for size in sizes))
+    assert np.unique(label[picked], return_counts=True)[1].max() <= cap
+    same = choose(table, fps, n=int(picked.sum()), pool=math.inf, per_cluster=cap, seed=seed)
+    assert (same["picked"].to_numpy() == picked).all()  # lifting the cap changes nothing while it is not needed

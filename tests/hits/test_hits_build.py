@@ -16,6 +16,7 @@ from phenohit.errors import ConfigError, LabelError, ShapeError
 from phenohit.files import read_json, read_table
 from phenohit.hits.build import build_hits
 from phenohit.hits.export import HIT_COLUMNS, LIST_COLUMNS
+from phenohit.hits.filter import Evidence, rejected
 from phenohit.hits.picklist import ECHO_COLUMNS
 
 
@@ -171,7 +172,7 @@ def test_ties_give_the_same_hits_in_any_order(small):
 )
 @settings(max_examples=20, deadline=None)
 def test_exactly_n_or_all_survivors_are_picked(small, n, pool, cap, pains, score):
-    config = HitsConfig(n=n, pool=pool, per_cluster=cap, pains=pains)
+    config = HitsConfig(n=n, pool=pool, per_cluster=cap, filters=["pains"] if pains else [])
     hits = build_hits(**small | {"config": config, "score": np.array(score, np.float32)})
     survivors = 5 if pains else 7
     assert len(hits.picked) == min(n, survivors) == len(hits.picklist) == len(hits.echo)
@@ -195,7 +196,7 @@ def test_lifting_the_cap_is_said(small):
 
 
 def test_alerts_may_be_kept_but_are_said(small):
-    hits = build_hits(**small | {"config": HitsConfig(n=7, pains=False)})
+    hits = build_hits(**small | {"config": HitsConfig(n=7, filters=[])})
     by_name = hits.picked.set_index("compound_id")
     assert "PAINS alert" in by_name["reason"]["quinone"]
     assert not hits.dropped["reason"].str.startswith("PAINS").any()
@@ -252,3 +253,63 @@ def test_plate_names_that_look_like_formulas_are_noted(small, tmp_path):
     hits.write(tmp_path)
     assert any("apostrophe" in n for n in hits.summary["notes"])
     assert set(pd.read_csv(tmp_path / "echo.csv")["Source Plate Barcode"]) == {"'=P1"}
+
+
+def test_expansion_takes_the_top_of_the_ranking(real):
+    hits = build_hits(**real | {"config": HitsConfig(recipe="expansion", n=80)})
+    assert hits.picked["rank"].tolist() != []
+    assert sorted(hits.picked["rank"]) == list(range(1, 81))
+    assert not any("cap" in note for note in hits.summary["notes"])
+    assert not hits.dropped["reason"].str.startswith("PAINS").any()
+
+
+def test_potency_takes_a_handful_of_every_cluster_above_the_bar(real):
+    config = HitsConfig(recipe="potency", n=2000, min_score=0.9, per_cluster=2, similarity=0.5)
+    hits = build_hits(**real | {"config": config})
+    table, picked = hits.table, hits.picked
+    assert picked["score"].min() >= 0.9
+    assert picked["cluster"].value_counts().max() == 2  # the cap holds although there is room
+    survivors = table[
+        (table["score"] >= 0.9) & ~table["reason"].str.startswith("Not picked: ") | (table["cluster"] >= 0)
+    ]
+    assert survivors["cluster"].nunique() == picked["cluster"].nunique()  # no cluster goes without
+    for name in ("pains", "reactive", "promiscuous", "autofluorescent"):
+        assert not rejected(picked[name].to_numpy(object)).any()
+        assert (table[name][table["score"] < 0.9] == "not checked").all()
+        assert (table[name][table["score"] >= 0.9] != "not checked").all()
+    low = table[table["score"] < 0.9]["reason"]
+    assert low.str.contains("is below the bar of 0.9.", regex=False).all()
+    # Each removed compound once, with its reasons, in the table and in the list of what was left out.
+    lost = hits.dropped[hits.dropped["stage"].str.startswith("filter")].set_index("id")["reason"]
+    assert lost.index.is_unique
+    against = table[table["reason"].str.contains("alert:|group:|hitter:|autofluorescence:")].set_index("compound_id")
+    assert (against["reason"] == "Not picked: " + lost[against.index] + ".").all()
+    assert len(against) == len(lost) > 10
+    counts = {one["name"]: one for one in hits.summary["filters"]}
+    assert sum(one["alone"] for one in counts.values()) <= len(lost) <= sum(one["n"] for one in counts.values())
+    assert counts["reactive"]["n"] == lost.str.contains("reactive").sum()
+    assert any("each cluster gave 2 at most" in note for note in hits.summary["notes"])
+    assert hits.summary["n_below_bar"] == len(low)
+
+
+def test_a_bar_that_nothing_reaches_is_said(small):
+    hits = build_hits(**small | {"config": HitsConfig(n=3, min_score=2.0)})
+    assert len(hits.picked) == 0
+    assert any("0 of 7 candidates score at least 2; the highest score is 0.90" in n for n in hits.summary["notes"])
+    assert hits.table["reason"].iloc[0] == "Not picked: its score 0.9 is below the bar of 2."
+
+
+def test_off_targets_have_a_column_and_a_reason(small, tmp_path):
+    scores = pd.DataFrame({"COX >= 6": 0.1, "hERG": np.linspace(0.9, 0.1, 9)}, index=small["compounds"]["compound"])
+    config = HitsConfig(n=3, off_targets=["COX >= 6", "hERG"], off_target_max=0.6)
+    hits = build_hits(**small | {"config": config}, evidence=Evidence(off_scores=scores))
+    assert hits.picked["compound_id"].tolist() == ["ethanol", "=naked", "ibuprofen"]
+    by_name = hits.table.set_index("compound_id")
+    assert by_name["reason"]["aspirin"] == "Not picked: off-target: hERG score 0.90."
+    assert by_name["off_target_score"]["ethanol"] == pytest.approx(0.4)  # COX is the task's own assay
+    hits.write(tmp_path)
+    written = read_table(tmp_path / "hits.parquet")[0].columns.tolist()
+    at = HIT_COLUMNS.index("pains") + 1
+    assert written == [*HIT_COLUMNS[:at], "off_targets", "off_target_score", *HIT_COLUMNS[at:]]
+    mol = next(iter(Chem.SDMolSupplier(str(tmp_path / "hits.sdf"))))
+    assert float(mol.GetProp("off_target_score")) == pytest.approx(0.4)

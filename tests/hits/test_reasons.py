@@ -80,7 +80,7 @@ def test_rows_that_are_not_picked_say_why():
     rows.iloc[1, rows.columns.get_loc("pains")] = "quinone_A(370)"
     said = reasons(rows.reset_index(drop=True), GOOD).tolist()
     assert said[1:] == [
-        "Not picked: PAINS alert quinone_A(370).",
+        "Not picked: PAINS alert: quinone_A(370).",
         "Not picked: ranked below the compounds that were clustered.",
         "Not picked: others of its cluster were drawn.",
         "Not picked: the list was full before its cluster had its turn.",

@@ -12,13 +12,16 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from phenohit.config import ChecksConfig, Step
+from phenohit.config import ChecksConfig, EvaluateConfig, Step
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
+from phenohit.evaluate.assays import SideBySide
 from phenohit.evaluate.calibration import Training, calibration
 from phenohit.evaluate.compare import compare
+from phenohit.evaluate.entries import Entries
+from phenohit.evaluate.replay import replay
 from phenohit.evaluate.scores import score_table
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.summary import summarise
@@ -152,8 +155,10 @@ def write_split(
     rows = pd.DataFrame({"compound": labels.compounds["compound"], "group": np.arange(N), "plate": ""})
     folds = Folds(part, rows, [str(s) for s in range(k)], list(range(k)), kind)
     folds.save(here / "folds.parquet")
-    tables, summary, probabilities = {}, {}, []
+    tables, summary, probabilities, campaigns = {}, {}, [], []
+    entries = {}
     training = Training.of(labels, folds)
+    beside = SideBySide(labels, EvaluateConfig(bootstrap=60, chance=50))
     for method in methods:
         scored = make_predictions(labels, method, fold, rng, tasks, penalty)
         table = score_table(labels, scored, bootstrap=60, chance=200)
@@ -162,11 +167,21 @@ def write_split(
         whose = {"split": name, "method": method, "model": model, "input": source}
         tables[method] = table.assign(**whose)
         probabilities.append(calibration(labels, scored, training=training).assign(**whose))
+        entries[method] = Entries.of(labels, scored)
+        beside.add(method, entries[method], table, model=model, source=source)
+    for method, mine in entries.items():
+        model, source = method.split("-")
+        other = f"{model}-ecfp" if source == "profiles" and f"{model}-ecfp" in methods else ""
+        replayed = replay(mine, entries.get(other), np.arange(N) // 2, reference=other, top=100, replicates=40)
+        campaigns.append(replayed.assign(split=name, method=method, model=model, input=source))
     write_table(here / "metrics.parquet", pd.concat(tables.values(), ignore_index=True))
     write_json(here / "summary.json", summary)
     write_table(here / "compare.csv", compare(tables))
     write_table(here / "calibration.parquet", pd.concat(probabilities, ignore_index=True))
+    for ending in ("parquet", "csv"):
+        write_table(here / f"enrichment.{ending}", pd.concat(campaigns, ignore_index=True))
     write_table(here / "leaks.csv", leak_table(k, name))
+    beside.save(here)
 
 
 def leak_table(k: int, name: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -258,3 +259,79 @@ def test_twelve_hundred_tasks(visit, run_folder, tmp_path):
     print(f"sorting 1,222 rows: {spent:.0f} ms")
     assert spent < 5000
     assert fits(page)
+
+
+# --- which assays each method predicts ---------------------------------------------------------
+
+SHAPES = """(svg) => [...svg.querySelectorAll("rect, circle, path, text")].map((found) => [
+    found.tagName, found.getAttribute("class") || "",
+    found.tagName === "text" ? found.textContent : "",
+    ["x", "y", "width", "height", "cx", "cy", "r"].map((key) => Number(found.getAttribute(key) || 0)),
+    (found.getAttribute("d") || "").match(/[-\\d.]+/g)?.map(Number) || []])"""
+
+
+def test_the_script_draws_what_the_page_had(visit, chromium, report):
+    """Charts of sets are drawn by Python for the page and by the script for other choices: both are the same."""
+    still = chromium.new_context(java_script_enabled=False, offline=True).new_page()
+    still.goto(report.as_uri())
+    charts = "#assays .variant svg.chart"
+    before = [svg.evaluate(SHAPES) for svg in still.locator(charts).all()]
+    still.context.close()
+    page = visit(report)
+    after = [svg.evaluate(SHAPES) for svg in page.locator(charts).all()]
+    assert before[0][0][0] == "path"
+    assert len(before) == len(after) == 16
+    for old, new in zip(before, after, strict=True):
+        assert len(old) == len(new) > 10
+        key = lambda shape: (shape[0], shape[1], shape[2], shape[3], shape[4])  # noqa: E731  (regions may be in another order)
+        for a, b in zip(sorted(old, key=key), sorted(new, key=key), strict=True):
+            assert a[:3] == b[:3]
+            assert a[3] == pytest.approx(b[3], abs=0.11)
+            assert a[4] == pytest.approx(b[4], abs=0.11)
+
+
+def test_levels_methods_and_assays_of_a_part(visit, report, run_folder):
+    page = visit(report)
+    table = pd.read_csv(run_folder / "splits/series/assays.csv").set_index("task")
+    box = page.locator("#assays .comparison").first
+    box.locator('input[value="task"]').check()
+    box.locator('input[value="0.9"]').check()
+    assert box.locator("svg.upset:visible").count() == 1
+    for name in ("network on profiles", "network on ECFP"):
+        box.get_by_label(f"{name} in the UpSet chart").uncheck()
+    box.get_by_label("cell count alone (logistic) in the UpSet chart").check()
+    shown = box.locator("svg.upset:visible .name")
+    names = shown.evaluate_all("all => all.map((one) => one.textContent)")
+    assert names == ["forest on profiles", "forest on ECFP", "cell count alone (logistic)"]
+    chosen = [f"{m}.auroc" for m in ("forest-profiles", "forest-ecfp", "logistic-cell_count")]
+    member = table[chosen] > 0.9
+    part = box.locator("svg.upset:visible .part").first
+    part.focus()
+    page.keyboard.press("Enter")
+    assert part.get_attribute("aria-pressed") == "true"
+    said = part.get_attribute("aria-label")
+    exact = np.array([name in said for name in names])
+    only = (member.to_numpy() == exact).all(axis=1)
+    assert 0 < only.sum() == int(said.rsplit(": ")[1].split()[0])
+    assert sorted(box.locator(".listed tbody th").all_inner_texts()) == sorted(table.index[only])
+    page.keyboard.press("Space")
+    assert part.get_attribute("aria-pressed") == "false"
+    assert not box.locator(".listed").is_visible()
+    # three circles are the most: a fourth box is locked until one is freed
+    fourth = box.get_by_label("network on ECFP in the Venn diagram")
+    assert fourth.is_disabled()
+    box.locator('input[data-chart="circles"]:checked').first.uncheck()
+    assert fourth.is_enabled()
+    assert box.locator("svg.venn:visible circle:not(.hit)").count() == 2
+    box.locator("svg.venn:visible .part").last.click()
+    assert "AUROC above 0.9 for" in box.locator(".listed").inner_text()
+    assert fits(page)
+
+
+def test_sets_fit_a_narrow_window(visit, report, tmp_path):
+    page = visit(report, 700)
+    assert fits(page)
+    page.locator("#assays details").first.evaluate("(part) => { part.open = true; }")
+    page.locator("#assays svg.upset:visible .part").first.click()
+    assert fits(page)
+    page.locator("#assays").screenshot(path=pictures(tmp_path) / "assays-700.png")

@@ -1,8 +1,8 @@
-"""Structural alerts: PAINS."""
+"""Structural alerts: pan-assay interference, reactive groups, fluorophores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import numpy as np
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from rdkit import Chem, rdBase
 from rdkit.Chem import FilterCatalog
 
+from phenohit.chem.fluorophores import FLUOROPHORES
 from phenohit.chem.parallel import over_unique
 
-__all__ = ["pains"]
+__all__ = ["fluorophores", "pains", "reactive"]
+
+_FEW = 1_000  # a structure costs 1 to 8 ms: worker processes pay off early
 
 
 def pains(smiles: Sequence[str], *, jobs: int = 1) -> NDArray[np.object_]:
@@ -35,7 +38,31 @@ def pains(smiles: Sequence[str], *, jobs: int = 1) -> NDArray[np.object_]:
     Baell and Holloway, 2010, J. Med. Chem. 53, 2719; the 480 patterns are those of RDKit's
     FilterCatalog. They flag, they do not prove: many marketed drugs carry one.
     """
-    return over_unique(_pains_all, smiles, jobs=jobs, title="PAINS alerts", few=1_000)
+    return over_unique(_pains_all, smiles, jobs=jobs, title="PAINS alerts", few=_FEW)
+
+
+def reactive(smiles: Sequence[str], *, jobs: int = 1) -> NDArray[np.object_]:
+    """Name the reactive and otherwise unwanted groups each structure carries; as `pains` otherwise.
+
+    Notes
+    -----
+    Two of RDKit's catalogues: rules R1 to R31 of Hann et al. 1999 (doi:10.1021/ci990423o), the
+    reactive groups among the 55 rules of the set CHEMBL_Glaxo; and the 180 patterns of the set NIH
+    (Jadhav et al. 2010, doi:10.1021/jm901070c; the same as CHEMBL_BMS), which add Michael acceptors,
+    aldehydes and quinones, and some groups that are unwanted rather than reactive. BRENK is left out:
+    it flags more than a third of a screening library.
+    """
+    return over_unique(_reactive_all, smiles, jobs=jobs, title="reactive groups", few=_FEW)
+
+
+def fluorophores(smiles: Sequence[str], *, jobs: int = 1) -> NDArray[np.object_]:
+    """Name the fluorophores each structure holds; as `pains` otherwise.
+
+    See Also
+    --------
+    phenohit.chem.fluorophores : the patterns and their source.
+    """
+    return over_unique(_fluorophores_all, smiles, jobs=jobs, title="fluorophores", few=_FEW)
 
 
 @cache
@@ -47,13 +74,48 @@ def _catalog() -> FilterCatalog.FilterCatalog:
     return FilterCatalog.FilterCatalog(parameters)
 
 
+@cache
+def _reactive_catalog() -> FilterCatalog.FilterCatalog:
+    sets = FilterCatalog.FilterCatalogParams.FilterCatalogs
+    out = FilterCatalog.FilterCatalog()
+    for part in (sets.CHEMBL_Glaxo, sets.NIH):
+        parameters = FilterCatalog.FilterCatalogParams()
+        parameters.AddCatalog(part)
+        whole = FilterCatalog.FilterCatalog(parameters)
+        for index in range(whole.GetNumEntries()):
+            entry = whole.GetEntryWithIdx(index)
+            # Of the Glaxo rules R are reactive groups; I are unsuitable leads, N unsuitable natural products.
+            if part != sets.CHEMBL_Glaxo or entry.GetDescription().startswith("R"):
+                out.AddEntry(entry)
+    return out
+
+
+@cache
+def _fluorophore_patterns() -> list[tuple[str, Chem.Mol]]:
+    return [(name, Chem.MolFromSmarts(smarts)) for name, smarts in FLUOROPHORES.items()]
+
+
 def _pains_all(smiles: list[str]) -> NDArray[np.object_]:
     """Return joined alert names of n structures."""
+    return _named(smiles, lambda mol: (entry.GetDescription() for entry in _catalog().GetMatches(mol)))
+
+
+def _reactive_all(smiles: list[str]) -> NDArray[np.object_]:
+    """Return joined names of the reactive groups of n structures."""
+    return _named(smiles, lambda mol: (entry.GetDescription() for entry in _reactive_catalog().GetMatches(mol)))
+
+
+def _named(smiles: list[str], names: Callable[[Chem.Mol], Iterable[str]]) -> NDArray[np.object_]:
     out = np.full(len(smiles), "", dtype=object)
-    catalog = _catalog()
     with rdBase.BlockLogs():
         for row, text in enumerate(smiles):
             mol = Chem.MolFromSmiles(text) if text else None
             if mol is not None:
-                out[row] = "; ".join(entry.GetDescription() for entry in catalog.GetMatches(mol))
+                out[row] = "; ".join(names(mol))
     return out
+
+
+def _fluorophores_all(smiles: list[str]) -> NDArray[np.object_]:
+    """Return joined fluorophore names of n structures."""
+    patterns = _fluorophore_patterns()
+    return _named(smiles, lambda mol: (name for name, pattern in patterns if mol.HasSubstructMatch(pattern)))

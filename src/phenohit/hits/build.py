@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,16 @@ from phenohit.config import HitsConfig
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.errors import ShapeError
-from phenohit.hits.choose import check_choice, choose
-from phenohit.hits.export import CSV_ROWS, HIT_COLUMNS, LIST_COLUMNS, Hits, neutralise, plain
-from phenohit.hits.filter import FILTERS, NO_STRUCTURE, NOT_CHECKED, list_dropped, survivors
+from phenohit.hits.choose import choose
+from phenohit.hits.export import HIT_COLUMNS, LIST_COLUMNS, Hits, plain
+from phenohit.hits.filter import NOT_CHECKED, Evidence, list_dropped, survivors
 from phenohit.hits.novelty import novelty
-from phenohit.hits.picklist import Layout, check_volume, pick_list, source_wells, to_echo
+from phenohit.hits.off_targets import highest
+from phenohit.hits.picklist import Layout, pick_list, source_wells, to_echo
 from phenohit.hits.rank import active_in, candidates, excluded
 from phenohit.hits.reasons import cautions, reasons
+from phenohit.hits.recipes import Recipe, decide
+from phenohit.hits.summary import counted, notes
 
 __all__ = ["build_hits"]
 
@@ -40,6 +42,7 @@ def build_hits(
     jobs: int = 1,
     sources: pd.DataFrame | None = None,
     layout: Layout | None = None,
+    evidence: Evidence | None = None,
 ) -> Hits:
     """Rank, filter, choose and place the compounds to test for one task.
 
@@ -72,6 +75,8 @@ def build_hits(
         known ``plate_type``, ``concentration_uM``). Candidates that are not in it are not picked.
     layout : Layout, optional
         Of the destination plates.
+    evidence : Evidence, optional
+        What filters know besides labels and structures: the wells' background and scores in off-target tasks.
 
     Returns
     -------
@@ -86,75 +91,87 @@ def build_hits(
     The procedure is that of Simm et al. 2018: rank the unmeasured compounds, drop PAINS, cluster
     the best, draw a random handful of each cluster until a plate is full.
     """
-    check_choice(config.n, config.pool, config.similarity, config.per_cluster)
-    check_volume(config.volume_nl)
+    recipe = decide(config)
     if fingerprints is None:
         fingerprints = np.zeros((len(compounds), 1), dtype=np.uint8)
     if len(fingerprints) != len(compounds):
         raise ShapeError(f"There are {len(compounds)} compounds, but {len(fingerprints)} fingerprints.")
     score = np.asarray(score)
-    drop = [name for name in FILTERS if getattr(config, name, False)]
+    known = {"task": task, "labels": labels, "cns": recipe.cns, "off_target_max": recipe.off_target_max, "jobs": jobs}
+    evidence = replace(evidence or Evidence(), **known)
 
     table = candidates(labels, task, score, compounds)
     out = [excluded(labels, task, score, compounds)]
-    table, passed, lost = _eligible(table, task, config, drop, sources, jobs)
+    table, passed, lost = _eligible(table, recipe, sources, evidence)
     out.append(lost)
-    table = _chosen(table, passed, fingerprints, config, seed)
+    table = _chosen(table, passed, fingerprints, recipe, seed)
     actives = _actives(labels, task, compounds)
     table = _novel(table, fingerprints, actives, jobs)
 
     home = wells if sources is None else sources
     table[["plate", "well"]] = source_wells(table, home)[["plate", "well"]]
     table["task"] = task
-    table["reason"] = reasons(table, metrics, similarity=config.similarity, filters=drop)
-    placed, lost = pick_list(table, home, volume_nl=config.volume_nl, layout=layout, seed=seed)
+    how = {"filters": recipe.filters, "min_score": recipe.min_score}
+    table["reason"] = reasons(table, metrics, similarity=recipe.similarity, **how)
+    placed, lost = pick_list(table, home, volume_nl=recipe.volume_nl, layout=layout, seed=seed)
     echo = to_echo(placed)
     picked = table[table["picked"]]
     flat = picked["compound_id"][picked["smiles"] == ""]
     out += [lost, dropped("SD file", "hit", flat, "picked, but has no structure: not in hits.sdf")]
 
-    summary = _summary(table, labels, task, compounds, actives, config, passed, echo)
-    summary |= {"seed": seed, "metrics": plain(dict(metrics)), "n_without_source": len(lost)}
+    summary = counted(table, labels, task, recipe, passed, echo)
+    summary |= {"n_compounds": len(compounds), "n_known_actives": len(actives), "n_without_source": len(lost)}
+    summary |= {"seed": seed, "metrics": plain(dict(metrics))}
     summary |= {"method": str(metrics.get("method", "")), "warnings": cautions(metrics)}
-    summary["notes"] = _notes(summary, echo, sources is not None)
+    summary["notes"] = notes(summary, echo, sources is not None)
     left_out = pd.concat(out, ignore_index=True)
-    return Hits(table[HIT_COLUMNS].reset_index(drop=True), placed[LIST_COLUMNS], echo, left_out, plain(summary))
+    table = table[_columns(recipe)].reset_index(drop=True)
+    return Hits(table, placed[LIST_COLUMNS], echo, left_out, plain(summary))
+
+
+def _columns(recipe: Recipe) -> list[str]:
+    """Return the columns of the hit table: those of the filters in use follow `pains`."""
+    at = HIT_COLUMNS.index("pains") + 1
+    more = [name for name in recipe.filters if name != "pains"]
+    return [*HIT_COLUMNS[:at], *more, *(["off_target_score"] if recipe.off_targets else []), *HIT_COLUMNS[at:]]
 
 
 def _eligible(
-    table: pd.DataFrame, task: str, config: HitsConfig, drop: list[str], sources: pd.DataFrame | None, jobs: int
+    table: pd.DataFrame, recipe: Recipe, sources: pd.DataFrame | None, evidence: Evidence
 ) -> tuple[pd.DataFrame, NDArray[np.bool_], pd.DataFrame]:
     """Filter down the ranking; returns the table, who makes up the pool, and what was left out."""
     lost, here = [], np.ones(len(table), dtype=bool)
     if sources is not None:
         here = (source_wells(table, sources)["plate"] != "").to_numpy()
-        stage, reason = f"filter hits for {task}", "not in the compound store's table of source wells"
-        lost.append(dropped(stage, "hit", table["compound_id"][~here], reason))
-    looked, ok = survivors(table[here], math.ceil(config.pool * config.n), drop=drop, jobs=jobs)
+        reason = "not in the compound store's table of source wells"
+        lost.append(dropped(f"filter hits for {evidence.task}", "hit", table["compound_id"][~here], reason))
+    if recipe.min_score is not None:  # the reason of each is in the hit table: there may be half a million
+        here &= table["score"].to_numpy() >= recipe.min_score
+    looked, ok = survivors(table[here], recipe.pool * recipe.n, evidence, drop=recipe.filters, mark=("pains",))
     passed = np.zeros(len(table), dtype=bool)
     passed[here] = ok
-    for name in FILTERS:
+    for name in dict.fromkeys(("pains", *recipe.filters)):
         table[name] = NOT_CHECKED
         table.loc[here, name] = looked[name]
-        if name in drop:
-            found = table[name].to_numpy(dtype=object)
-            rejected = ~np.isin(found, ["", NO_STRUCTURE, NOT_CHECKED])
-            lost.append(list_dropped(table[rejected], name, found[rejected], task))
-    return table, passed, pd.concat(lost, ignore_index=True) if lost else dropped("filter hits", "hit", [], "")
+    if recipe.off_targets:
+        table["off_target_score"] = highest(table, evidence)
+    lost.append(list_dropped(table, recipe.filters, evidence.task))
+    return table, passed, pd.concat(lost, ignore_index=True)
 
 
 def _chosen(
-    table: pd.DataFrame, passed: NDArray[np.bool_], fingerprints: NDArray[np.uint8], config: HitsConfig, seed: int
+    table: pd.DataFrame, passed: NDArray[np.bool_], fingerprints: NDArray[np.uint8], recipe: Recipe, seed: int
 ) -> pd.DataFrame:
     """Choose among the pool; the others get cluster -1 and are not picked."""
     pool = table[passed]
     pool = choose(
         pool,
         fingerprints[pool["row"].to_numpy()],
-        n=config.n,
-        pool=config.pool,
-        similarity=config.similarity,
-        per_cluster=config.per_cluster,
+        n=recipe.n,
+        pool=recipe.pool,
+        similarity=recipe.similarity,
+        per_cluster=recipe.per_cluster,
+        fill=recipe.fill,
         seed=seed,
     )
     new = table.assign(cluster=np.int32(-1), picked=False, pick_order=np.int32(0))
@@ -186,65 +203,3 @@ def _novel(table: pd.DataFrame, fingerprints: NDArray[np.uint8], actives: pd.Dat
     for column in columns:
         new.loc[pool, column] = part[column]
     return new
-
-
-def _summary(
-    table: pd.DataFrame, labels: Labels, task: str, compounds: pd.DataFrame, actives: pd.DataFrame,
-    config: HitsConfig, passed: NDArray[np.bool_], echo: pd.DataFrame,
-) -> dict[str, Any]:  # fmt: skip
-    """Count what happened."""
-    picked = table[table["picked"]]
-    sizes = picked["cluster"].value_counts()
-    checked = table["pains"] != NOT_CHECKED
-    alerts = checked & ~table["pains"].isin(["", NO_STRUCTURE])
-    touched = {
-        side: echo[f"{side} Plate Barcode"].value_counts().sort_index().to_dict() for side in ("Source", "Destination")
-    }
-    return {
-        "task": task,
-        "assay": str(labels.tasks["assay"].iloc[labels.task_names.index(task)]),
-        "settings": asdict(config),
-        "n_compounds": len(compounds),
-        "n_candidates": len(table),
-        "n_known_actives": len(actives),
-        "n_checked": int(checked.sum()),
-        "n_pains": int(alerts.sum()),
-        "n_pool": int(passed.sum()),
-        "n_pool_clusters": table["cluster"][passed].nunique(),
-        "n_asked": config.n,
-        "n_picked": len(picked),
-        "n_picked_clusters": len(sizes),
-        "n_no_structure": int((picked["smiles"] == "").sum()),
-        "n_new_scaffold": int(sum(v is True for v in picked["new_scaffold"])),
-        "n_with_scaffold": int((picked["scaffold"] != "").sum()),
-        "lowest_score": picked["score"].min() if len(picked) else None,
-        "most_of_one_cluster": int(sizes.max()) if len(sizes) else 0,
-        "cap_lifted": bool(len(sizes) and sizes.max() > config.per_cluster),
-        "source_plates": touched["Source"],
-        "destination_plates": touched["Destination"],
-    }
-
-
-def _notes(summary: dict[str, Any], echo: pd.DataFrame, from_store: bool) -> list[str]:
-    """Say in words what a reader of the list should know."""
-    out = []
-    asked, picked, cap = summary["n_asked"], summary["n_picked"], summary["settings"]["per_cluster"]
-    if picked < asked:
-        out.append(f"Only {picked} of {asked} compounds could be picked: no more candidates passed the filters.")
-    if summary["cap_lifted"]:
-        out.append(
-            f"The clusters ran out before {asked} compounds were picked, so the cap of {cap} per cluster was lifted; "
-            f"the most from one cluster is {summary['most_of_one_cluster']}."
-        )
-    if summary["n_no_structure"]:
-        out.append(f"{summary['n_no_structure']} picks have no structure: alerts and similarity could not be checked.")
-    if summary["n_without_source"]:
-        out.append(f"{summary['n_without_source']} picks have no source well and are not in the pick lists.")
-    if len(echo) and not from_store:
-        out.append(
-            "Source wells are those of the imaged plates: replace them by the compound store's own where these differ."
-        )
-    if not neutralise(echo).equals(echo):
-        out.append("Plate names that a spreadsheet would run as a formula carry an apostrophe in the CSV files.")
-    out.append(f"hits.csv holds the top {CSV_ROWS * asked:,} of the ranking and all picks; hits.parquet holds all.")
-    return out

@@ -24,7 +24,7 @@ def check_choice(n: int, pool: float, similarity: float, per_cluster: int) -> No
     """
     rules = [
         ("n", n, n >= 1 and n == int(n), "a whole number from 1 up"),
-        ("pool", pool, math.isfinite(pool) and pool >= 1, "1 or more: picks come out of pool * n compounds"),
+        ("pool", pool, pool >= 1, "1 or more: picks come out of pool * n compounds (.inf: all)"),
         ("similarity", similarity, 0 < similarity <= 1, "above 0 and at most 1"),
         ("per_cluster", per_cluster, per_cluster >= 1 and per_cluster == int(per_cluster), "a whole number from 1 up"),
     ]
@@ -70,14 +70,15 @@ def choose(
     pool: float = 3.0,
     similarity: float = 0.7,
     per_cluster: int = 5,
+    fill: bool = True,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Choose `n` diverse compounds from the top of a ranking.
 
     The best ``pool * n`` compounds are clustered. Clusters take their turn in the order of their
     best member; each gives at most `per_cluster` compounds, drawn at random. If the clusters run
-    out first, the cap is lifted by one at a time, again in the order of the clusters, until `n` are
-    picked.
+    out first and `fill` is True, the cap is lifted by one at a time, again in the order of the clusters,
+    until `n` are picked.
 
     Parameters
     ----------
@@ -88,11 +89,13 @@ def choose(
     n : int, default 342
         About the non-control wells of a 384-well plate (Simm et al. 2018).
     pool : float, default 3
-        At least 1. The larger, the more diverse and the lower the scores.
+        At least 1; inf: all. The larger, the more diverse and the lower the scores.
     similarity : float, default 0.7
         Tanimoto similarity that links two compounds, as in series splits.
     per_cluster : int, default 5
         Most picks of one cluster.
+    fill : bool
+        Lift the cap where the clusters run out.
     seed : int
         Same seed, same picks, whatever the order of the rows.
 
@@ -101,7 +104,7 @@ def choose(
     DataFrame
         `table` in its own order with ``cluster`` (0 holds the best compound; -1 below the pool),
         ``picked`` (bool) and ``pick_order`` (1 = first; 0 where not picked). Exactly
-        ``min(n, N)`` rows are picked.
+        ``min(n, N)`` rows are picked with `fill`, at most as many without.
 
     Raises
     ------
@@ -119,13 +122,13 @@ def choose(
     if len(fingerprints) != len(table):
         raise ShapeError(f"There are {len(table)} compounds, but {len(fingerprints)} fingerprints.")
     keys, score = table["compound"].astype(str).to_numpy(dtype=object), table["score"].to_numpy()
-    best_first = np.lexsort((keys, -score))[: math.ceil(pool * n)]
+    best_first = np.lexsort((keys, -score))[: math.ceil(min(pool * n, len(table)))]
 
     label = cluster(fingerprints[best_first], similarity)
     turn = _turns(label, lottery(keys[best_first], seed))
     # Within the cap: cluster by cluster. Beyond it: one more of every cluster in each round.
     over = np.maximum(turn - per_cluster + 1, 0)
-    order = np.lexsort((turn, label, over))[:n]
+    order = np.lexsort((turn, label, over))[: n if fill else min(n, int((over == 0).sum()))]
 
     cluster_of = np.full(len(table), -1, dtype=np.int32)
     cluster_of[best_first] = label

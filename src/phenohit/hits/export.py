@@ -17,6 +17,7 @@ __all__ = ["CSV_ROWS", "HIT_COLUMNS", "LIST_COLUMNS", "Hits", "neutralise"]
 
 CSV_ROWS = 10  # hits.csv holds the top of the ranking, this many times the number of picks
 
+# Columns of every hit table. Those of the other filters in use follow `pains`; `off_target_score` follows them.
 HIT_COLUMNS = [
     "task", "rank", "picked", "pick_order", "compound", "compound_id", "smiles", "score", "percentile", "pains",
     "series", "cluster", "scaffold", "new_scaffold", "nearest_active", "nearest_active_smiles",
@@ -63,7 +64,7 @@ class Hits:
     Attributes
     ----------
     table : DataFrame
-        All ranked candidates, best first, columns `HIT_COLUMNS`.
+        All ranked candidates, best first, columns `HIT_COLUMNS` and one per filter in use.
     picklist : DataFrame
         Transfers of the picks, columns `LIST_COLUMNS`.
     echo : DataFrame

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from phenohit.hits.filter import findings, rejected
+
 __all__ = ["NEW_CHEMOTYPE", "cautions", "performance", "reasons"]
 
 NEW_CHEMOTYPE = 0.4  # ECFP6 Tanimoto below which two compounds are rarely called analogues
@@ -89,9 +91,14 @@ def _novelty(similarity: float, active: str, new_scaffold: bool | None, smiles: 
 
 
 def reasons(
-    table: pd.DataFrame, metrics: Mapping[str, Any], *, similarity: float = 0.7, filters: Sequence[str] = ("pains",)
+    table: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    *,
+    similarity: float = 0.7,
+    filters: Sequence[str] = ("pains",),
+    min_score: float | None = None,
 ) -> NDArray[np.object_]:
-    """Write one sentence for every ranked candidate, shape (N,).
+    """Write one sentence or more for every ranked candidate, shape (N,).
 
     Parameters
     ----------
@@ -104,6 +111,8 @@ def reasons(
         At or above it two compounds are close analogues.
     filters : sequence of str
         Filters that rejected rows.
+    min_score : float, optional
+        The bar that scores had to reach.
     """
     picked = table["picked"].to_numpy(dtype=bool)
     cluster = table["cluster"].to_numpy()
@@ -111,10 +120,14 @@ def reasons(
     out = np.where(np.isin(cluster, cluster[picked]), "Not picked: others of its cluster were drawn.", full)
     out = out.astype(object)
     out[cluster < 0] = "Not picked: ranked below the compounds that were clustered."
+    if min_score is not None:
+        low = table["score"].to_numpy() < min_score
+        out[low] = [f"Not picked: its score {s:.3g} is below the bar of {min_score:g}." for s in table["score"][low]]
+    bad = np.zeros(len(table), dtype=bool)
     for name in filters:
-        found = table[name].to_numpy(dtype=object)
-        hit = ~np.isin(found, ["", "no structure", "not checked"])
-        out[hit & ~picked] = [f"Not picked: {name.upper()} alert {text}." for text in found[hit & ~picked]]
+        bad |= rejected(table[name].to_numpy(dtype=object))
+    bad &= ~picked
+    out[bad] = [f"Not picked: {text}." for text in findings(table[bad], filters)]
 
     care = cautions(metrics)
     end = f"; caution: {', and '.join(care)}." if care else "."
@@ -132,4 +145,4 @@ def reasons(
 
 def _alerted(found: str) -> str:
     """Mention an alert that was allowed to pass."""
-    return "" if found in ("", "no structure", "not checked") else f"; PAINS alert {found}"
+    return f"; PAINS alert {found}" if rejected(np.array([found], dtype=object))[0] else ""

@@ -21,6 +21,7 @@ from phenohit.evaluate.reading import READINGS
 from phenohit.files import write_text
 from phenohit.report.charts import flow_bar, histogram, rank_chart, share_mark, strip
 from phenohit.report.checks import FLAGS_SHOWN, PLATES_SHOWN
+from phenohit.report.enrichment import enrichment_bar
 from phenohit.report.facts import collect
 from phenohit.report.heatmaps import CELL_BOUNDS, plate_map, scale_key
 from phenohit.report.picks import DRAWN
@@ -29,11 +30,12 @@ from phenohit.report.reliability import JOINED, reliability_chart
 from phenohit.report.results import LEVELS
 from phenohit.report.tables import number
 from phenohit.report.traces import SERIES_SHOWN, trace_chart
+from phenohit.report.upset import upset, venn
 
-__all__ = ["build_report", "script_json"]
+__all__ = ["build_report", "environment", "policy", "script_json", "style_sheet"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_SCRIPTS = ("table.js", "scatter.js", "reliability.js")
+_SCRIPTS = ("table.js", "scatter.js", "reliability.js", "comparison.js")
 
 
 def build_report(folder: str | Path) -> Path:
@@ -60,16 +62,16 @@ def build_report(folder: str | Path) -> Path:
     return path
 
 
-def render(facts: dict[str, Any]) -> str:
-    """Turn facts into the page."""
-    environment = Environment(
+def environment() -> Environment:
+    """Return an environment for the templates of all pages, with their filters."""
+    made = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "thousands": _thousands,
         "fixed": _fixed,
         "signed": _signed,
@@ -78,13 +80,19 @@ def render(facts: dict[str, Any]) -> str:
         "pvalue": _pvalue,
         "chance": _chance,
     }
+    return made
+
+
+def render(facts: dict[str, Any]) -> str:
+    """Turn facts into the page."""
+    pages = environment()
     drawings = (
         interval_bar, fold_bar, share_bar, flow_bar, histogram, rank_chart, share_mark, strip, plate_map, scale_key,
-        reliability_chart, trace_chart,
+        reliability_chart, trace_chart, enrichment_bar, upset, venn,
     )  # fmt: skip
-    environment.globals |= {draw.__name__: draw for draw in drawings}
+    pages.globals |= {draw.__name__: draw for draw in drawings}
     code = [plotly_code(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)]
-    return environment.get_template("report.html.j2").render(
+    return pages.get_template("report.html.j2").render(
         facts,
         version=__version__,
         readings=READINGS,
@@ -95,9 +103,9 @@ def render(facts: dict[str, Any]) -> str:
         flags_shown=FLAGS_SHOWN,
         joined=JOINED,
         series_shown=SERIES_SHOWN,
-        style=_trusted((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        style=style_sheet(),
         scripts=[_trusted(text) for text in code],
-        policy=_policy(code),
+        policy=policy(code),
         results=script_json({"splits": [_for_page(split) for split in facts["splits"]], "readings": READINGS}),
     )
 
@@ -116,13 +124,18 @@ def script_json(value: Any) -> Markup:
     return _trusted(text)
 
 
+def style_sheet() -> Markup:
+    """Return the style sheet of all pages."""
+    return _trusted((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
+
+
 def _trusted(text: str) -> Markup:
     """Text of our own that goes into the page as it is."""
     return Markup(text)  # noqa: S704
 
 
-def _policy(code: list[str]) -> str:
-    """Content security policy that lets exactly these scripts run and nothing be fetched."""
+def policy(code: list[str]) -> str:
+    """Return a content security policy that lets exactly these scripts run and nothing be fetched."""
     hashes = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in code)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return (
@@ -134,7 +147,8 @@ def _policy(code: list[str]) -> str:
 def _for_page(split: dict[str, Any]) -> dict[str, Any]:
     """Return what the scripts need of a split."""
     methods = [{key: method[key] for key in ("name", "label", "kind")} for method in split["methods"]]
-    return {"name": split["name"], "lead": split["lead"], "methods": methods, **split["tasks"]}
+    page = {"name": split["name"], "lead": split["lead"], "methods": methods, **split["tasks"]}
+    return page | ({"comparison": split["comparison"]["page"]} if split["comparison"] else {})
 
 
 def _thousands(value: float) -> str:

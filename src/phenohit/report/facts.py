@@ -15,7 +15,7 @@ from phenohit.errors import FileError, RunError
 from phenohit.files import read_json, read_table
 from phenohit.report.checks import checks_facts
 from phenohit.report.labels import labels_facts
-from phenohit.report.picks import hits_facts
+from phenohit.report.picks import hits_facts, replaceable_facts
 from phenohit.report.results import split_facts
 from phenohit.report.tables import number, read_csv, records
 from phenohit.report.traces import traces_facts
@@ -70,6 +70,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "splits": splits,
         "fit": traces_facts(folder),
         "hits": hits,
+        "replaceable": replaceable_facts(folder),
         "made": _made(folder, manifest),
         "verdict": verdict(splits, hits, images=images),
     }

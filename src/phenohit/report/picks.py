@@ -7,16 +7,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+import yaml
 
 from phenohit.chem.draw import draw
 from phenohit.evaluate.reading import READINGS
 from phenohit.files import read_json, read_table
-from phenohit.report.tables import number
+from phenohit.report.tables import number, read_csv, records
 
-__all__ = ["DRAWN", "hits_facts"]
+__all__ = ["DRAWN", "hits_facts", "replaceable_facts"]
 
 DRAWN = 60  # picks drawn per task; all are in hits.csv
 FIRST = 12  # of these, cards that are open from the start
+SHOWN = 50  # rows of replaceable.csv set into the page
+_NUMBERS = (
+    "auroc", "auroc_low", "auroc_high", "chance_high", "cell_count_auroc", "plate_auroc", "n_active", "n_inactive",
+)  # fmt: skip
 _FILES = {
     "hits.csv": "the ranking with all picks",
     "hits.sdf": "the picks with structures",
@@ -39,8 +44,8 @@ def hits_facts(folder: Path, split: dict[str, Any] | None) -> list[dict[str, Any
     Returns
     -------
     list of dict
-        ``task, n_candidates, n_picked, first`` and ``more`` (cards), ``files, trust, notes, warnings``;
-        most predictable task first.
+        ``task, n_candidates, n_picked, first`` and ``more`` (cards), ``files, trust, notes, warnings``, ``recipe``
+        (in words) and ``filters`` (``title, n, alone, unknown`` of each in use); most predictable task first.
     """
     found = []
     plan = read_json(folder / "hits" / "plan.json") if (folder / "hits" / "plan.json").is_file() else {}
@@ -65,11 +70,69 @@ def hits_facts(folder: Path, split: dict[str, Any] | None) -> list[dict[str, Any
                 "trust": _trust(task, method, split),
                 "notes": [str(note) for note in summary.get("notes", [])],
                 "warnings": [str(note) for note in summary.get("warnings", [])],
+                "recipe": _recipe(summary),
+                "filters": [_filter(one) for one in summary.get("filters", [])],
                 "n_pains": number(summary.get("n_pains")),
                 "n_actives": number(summary.get("n_known_actives")),
             }
         )
     return sorted(found, key=lambda hit: -(hit["trust"].get("auroc") or 0.0))
+
+
+def replaceable_facts(folder: Path) -> dict[str, Any] | None:
+    """Gather the tasks that images could stand in for, from ``replaceable.csv``; None where there is no such file.
+
+    Returns
+    -------
+    dict or None
+        ``bar`` (what the lower end of the interval had to exceed; None if not known) and ``rows``: dicts with
+        ``task, method, auroc, auroc_low, auroc_high, chance_high, cell_count_auroc, plate_auroc, n_active,
+        n_inactive, reading, tone``; ``more``: rows not among these.
+    """
+    path = folder / "replaceable.csv"
+    if not path.is_file():
+        return None
+    table = read_csv(path)
+    tones = {reading["name"]: reading["tone"] for reading in READINGS}
+    rows = [
+        {
+            "task": row["task"],
+            "method": row["method"],
+            "reading": row["reading"],
+            "tone": tones.get(row["reading"], "none"),
+        }
+        | {name: number(row[name]) for name in _NUMBERS}
+        for row in records(table.head(SHOWN))
+    ]
+    return {"bar": _bar(folder), "rows": rows, "more": max(0, len(table) - SHOWN)}
+
+
+def _bar(folder: Path) -> float | None:
+    """Return `hits.replaceable` of the run's settings."""
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        return number(settings["hits"]["replaceable"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return None
+
+
+def _filter(one: dict[str, Any]) -> dict[str, Any]:
+    """One filter's counts, from the summary."""
+    return {"title": str(one.get("title", ""))} | {k: number(one.get(k)) or 0 for k in ("n", "alone", "unknown")}
+
+
+def _recipe(summary: dict[str, Any]) -> str:
+    """Say how the picks were chosen; '' where the summary does not tell."""
+    settings = summary.get("settings") or {}
+    name = str(settings.get("recipe") or "")
+    if "recipe" not in settings:
+        return ""
+    bar, cap = number(settings.get("min_score")), number(settings.get("per_cluster"))
+    parts = ["every candidate" if bar is None else f"candidates that score at least {bar:g}"]
+    parts.append("filtered as below" if summary.get("filters") else "unfiltered")
+    capped = cap is not None and cap < (number(settings.get("n")) or 0)
+    parts.append(f"at most {cap:.0f} of each cluster, drawn at random" if capped else "the highest of the ranking")
+    return (f"Recipe “{name}”: " if name else "") + ", ".join(parts) + "."
 
 
 def _files(folder: Path) -> list[dict[str, str]]:
@@ -100,6 +163,7 @@ def _cards(picked: pd.DataFrame) -> list[dict[str, Any]]:
     structures = draw(_text(picked, "smiles"), size=size)
     nearest = draw(_text(picked, "nearest_active_smiles"), size=size)
     pains = _text(picked, "pains")
+    off = picked["off_target_score"].map(number).tolist() if "off_target_score" in picked else [None] * len(picked)
     columns = {
         name: _text(picked, name) for name in ("compound_id", "compound", "nearest_active", "reason", "plate", "well")
     }
@@ -113,6 +177,7 @@ def _cards(picked: pd.DataFrame) -> list[dict[str, Any]]:
         card |= {"structure": structures[i], "nearest_structure": nearest[i], "scaffold": scaffold[i]}
         card["id"] = card["compound_id"] or card["compound"]
         card["pains"] = pains[i] or "none"
+        card["off_target"] = off[i]
         card["place"] = " ".join(part for part in (card["plate"], card["well"]) if part)
         cards.append(card)
     return cards

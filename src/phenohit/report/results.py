@@ -13,6 +13,8 @@ import pandas as pd
 from phenohit.evaluate.reading import read_tasks
 from phenohit.evaluate.splits import TEST, TRAIN, UNUSED, VALID, Folds
 from phenohit.files import read_json, read_table
+from phenohit.report.comparison import comparison_facts
+from phenohit.report.enrichment import enrichment_facts
 from phenohit.report.methods import kind_of, label_of
 from phenohit.report.reliability import reliability_facts
 from phenohit.report.tables import number, read_csv
@@ -55,7 +57,8 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
     dict
         ``name, folder, kind, folds, leaks, methods`` (list, best first within its kind), ``tasks`` (columns for
         the page), ``lead`` (the method read out: best mean AUROC among images, else chemistry), ``reliability`` (of the
-        probabilities; None where it was not computed).
+        probabilities; None where it was not computed), ``enrichment`` (of a replayed campaign; likewise),
+        ``comparison`` (of the sets of assays; likewise).
     """
     folds = _folds(folder / "folds.parquet")
     metrics = _metrics(folder / "metrics.parquet")
@@ -73,6 +76,8 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
         "confidence": next((number(s.get("confidence")) for s in summary.values()), None) or 0.95,
         "compare": _compare(folder / "compare.csv", methods),
         "reliability": reliability_facts(folder / "calibration.parquet", methods, lead),
+        "enrichment": enrichment_facts(folder / "enrichment.parquet", methods, lead),
+        "comparison": comparison_facts(folder / "agreement.json", methods),
         "tasks": task_columns(metrics, methods, lead),
     }
 

@@ -1,0 +1,1 @@
+"""From what the lab measured for the picks to the next round."""
