@@ -37,13 +37,18 @@ def features(kind: str) -> tuple[Any, np.ndarray]:
     return RowMatrix(np.packbits(bits, axis=1)).affine(np.arange(F), shift, scale), (plain - shift) / scale
 
 
-def drawn(X: Any, right: np.ndarray, noise: np.ndarray, precision: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    side = Side(X)
+def ready(X: Any) -> Side:
+    side, device = Side(X), Cpu()
     assert side.wide
-    with Cpu(2) as device:
-        side.prepare(lambda of: device.each(of, BLOCKS))
-        side.move(device)
-        return draw_wide_link(side, np.zeros((F, K)), right, noise, L, precision, rng, device, BLOCKS)
+    side.prepare(lambda of: device.each(of, BLOCKS))
+    side.move(device)
+    return side
+
+
+def drawn(
+    side: Side, right: np.ndarray, noise: np.ndarray, precision: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    return draw_wide_link(side, np.zeros((F, K)), right, noise, L, precision, rng, side.device, BLOCKS)
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "packed"])
@@ -54,7 +59,7 @@ def test_it_solves_the_perturbed_system(kind: str) -> None:
     A = rng.standard_normal((K, 2 * K))
     precision = A @ A.T
     right, noise = plain.T @ (5 + rng.standard_normal((N, K))), plain.T @ rng.standard_normal((N, K))
-    found = drawn(X, right, noise, precision, np.random.default_rng(9))
+    found = drawn(ready(X), right, noise, precision, np.random.default_rng(9))
     factor = inverse_factor(precision)
     E2 = np.random.default_rng(9).standard_normal((F, K)) @ factor
     system = plain.T.astype(float) @ plain + L * np.eye(F)
@@ -71,12 +76,12 @@ def test_it_is_drawn_from_the_posterior() -> None:
     right = plain.T @ rng.standard_normal((N, K))
     system = plain.T.astype(float) @ plain + L * np.eye(F)
     mean = np.linalg.solve(system, right)
-    n = 1500
+    n, side = 1200, ready(X)
     left, across = np.linalg.cholesky(system), np.linalg.cholesky(precision)
     white = np.empty((n, F * K))
     for i in range(n):
         noise = plain.T @ rng.standard_normal((N, K))
-        white[i] = (left.T @ (drawn(X, right, noise, precision, rng) - mean) @ across).ravel()
+        white[i] = (left.T @ (drawn(side, right, noise, precision, rng) - mean) @ across).ravel()
     assert np.abs(white.mean(0)).max() * n**0.5 < 4.5
     assert np.abs(white.var(0) - 1).max() * (n / 2) ** 0.5 < 4.8
     off = np.corrcoef(white.T)[np.triu_indices(F * K, 1)]
@@ -86,5 +91,5 @@ def test_it_is_drawn_from_the_posterior() -> None:
 def test_a_search_without_end_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("phenohit.models.macau_wide._STEPS", 2)
     X, plain = features("dense")
-    drawn(X, 1e3 * plain.T @ np.ones((N, K)), np.zeros((F, K)), np.eye(K), np.random.default_rng(0))
+    drawn(ready(X), 1e3 * plain.T @ np.ones((N, K)), np.zeros((F, K)), np.eye(K), np.random.default_rng(0))
     assert "conjugate gradients" in caplog.text
