@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,19 +49,25 @@ class Unit(NamedTuple):
 
 def step_select(study: Study) -> None:
     """Choose the settings of every method that has a grid, anew within every outer fold."""
-    for split, _ in study.splits():
-        for method in study.methods:
-            if method.model not in study.config.tune.grids:
-                continue
-            for number, name in enumerate(study.folds(split, method.input).names):
-                step = _step(split, method, name)
-                study.run.step(
-                    step,
-                    partial(_select, study, split, method, number, name),
-                    settings=[method, study.config.tune.choice(), study.config.seed, study.preparing(method.input)],
-                    after=(f"split/{split}",),
-                    outputs=[f"{_folder(split, method, name)}/{file}" for file in ("grid.csv", "chosen.json")],
-                )
+    workers = Workers(study.config.tune, study.jobs)
+    try:
+        for split, _ in study.splits():
+            for method in study.methods:
+                if method.model in study.config.tune.grids:
+                    _step_of(study, split, method, workers)
+    finally:
+        workers.close()
+
+
+def _step_of(study: Study, split: str, method: Method, workers: Workers) -> None:
+    for number, name in enumerate(study.folds(split, method.input).names):
+        study.run.step(
+            _step(split, method, name),
+            partial(_select, study, split, method, number, name, workers),
+            settings=[method, study.config.tune.choice(), study.config.seed, study.preparing(method.input)],
+            after=(f"split/{split}",),
+            outputs=[f"{_folder(split, method, name)}/{file}" for file in ("grid.csv", "chosen.json")],
+        )
 
 
 def _step(split: str, method: Method, fold: str) -> str:
@@ -109,7 +114,7 @@ def _stopping(settings: dict[str, Any], epochs: float) -> dict[str, Any]:
     return {**settings, "epochs": round(epochs), "patience": 0} if epochs else settings
 
 
-def _select(study: Study, split: str, method: Method, number: int, name: str) -> dict[str, Any]:
+def _select(study: Study, split: str, method: Method, number: int, name: str, workers: Workers) -> dict[str, Any]:
     """Try the grid on the inner folds of one outer fold, and write what was found and chosen."""
     how, folder = study.config.tune, _folder(split, method, name)
     cells = grid_cells(method.model, method.settings, how.grids[method.model])
@@ -121,7 +126,7 @@ def _select(study: Study, split: str, method: Method, number: int, name: str) ->
             for c in left
             for i in range(how.folds)
         ]
-        results = _do(study, units, f"select: {method.name}, fold {name}")
+        results = _do(study, units, workers, f"select: {method.name}, fold {name}")
         scores = np.array([r["auroc"] for r in results], dtype=float).reshape(len(left), how.folds, -1)
         best, table = best_cell(scores)
         epochs = np.array([r["epochs"] for r in results], dtype=float).reshape(len(left), how.folds)
@@ -143,19 +148,20 @@ def _select(study: Study, split: str, method: Method, number: int, name: str) ->
     return {"chosen": settings, "inner_auroc": float(last["auroc"])}
 
 
-def _do(study: Study, units: list[Unit], title: str) -> list[dict[str, Any]]:
+def _do(study: Study, units: list[Unit], workers: Workers, title: str) -> list[dict[str, Any]]:
     """Do the units that are not done yet, and return the results of all."""
     for attempt in range(_ATTEMPTS):
         left = [unit for unit in units if _done(study.run.folder, unit) is None]
         if not left:
             break
         log.info("%s: %d of %d settings on inner folds to do", title, len(left), len(units))
+        folder = str(study.run.folder.resolve())
         try:
-            with _workers(study.config.tune, study.jobs) as parallel:
-                work = (joblib.delayed(_work)(str(study.run.folder.resolve()), study.config, unit) for unit in left)
-                for _ in track(parallel(work), title, len(left)):
-                    pass
+            work = (joblib.delayed(_work)(folder, study.config, unit) for unit in left)
+            for _ in track(workers.do(work), title, len(left)):
+                pass
         except Exception as error:
+            workers.close()
             if attempt + 1 == _ATTEMPTS or not _lost_worker(error):
                 raise
             said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -172,35 +178,62 @@ def _lost_worker(error: Exception) -> bool:
     return bool(names & {"BrokenExecutor", "RayActorError", "WorkerCrashedError", "KilledWorker", "NodeDiedError"})
 
 
-@contextmanager
-def _workers(how: TuneConfig, jobs: int) -> Iterator[Callable[..., Any]]:
-    """Open workers: processes here, or those of a cluster."""
-    if how.workers in ("processes", "threads"):
-        backend = {"processes": "loky", "threads": "threading"}[how.workers]
-        yield joblib.Parallel(n_jobs=jobs, backend=backend, return_as="generator_unordered", batch_size=1)
-        return
-    try:
-        if how.workers == "ray":
-            import ray  # pyright: ignore[reportMissingImports]
-            from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
+class Workers:
+    """Processes here, or those of a cluster; started when first needed, and kept for the next piece of work.
 
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-            if not ray.is_initialized():
-                here = {} if how.address else {"num_cpus": jobs, "include_dashboard": False}
-                ray.init(address=how.address or None, logging_level=logging.ERROR, log_to_driver=False, **here)
-            register_ray()
-            n = max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        else:
+    Parameters
+    ----------
+    how : TuneConfig
+    jobs : int
+        Cores of this machine to use.
+    """
+
+    def __init__(self, how: TuneConfig, jobs: int) -> None:
+        self.how, self.jobs, self.parallel = how, jobs, None
+
+    def do(self, work: Iterable[Any]) -> Iterable[Any]:
+        """Do delayed calls; results come as they are ready, or all at the end."""
+        if self.parallel is None:
+            here = {"processes": "loky", "threads": "threading"}
+            if self.how.workers in here:
+                backend = here[self.how.workers]
+                parallel = joblib.Parallel(self.jobs, backend=backend, batch_size=1, return_as="generator_unordered")
+            else:
+                parallel = joblib.Parallel(self._join(), backend=self.how.workers, batch_size=1)
+            parallel.__enter__()
+            self.parallel = parallel
+        return self.parallel(work)  # pyright: ignore[reportReturnType]
+
+    def close(self) -> None:
+        """Let the workers go; the next work starts new ones."""
+        parallel, self.parallel = self.parallel, None
+        if parallel is not None:
+            try:
+                parallel.__exit__(None, None, None)
+            except Exception as error:  # of workers that are lost already
+                log.debug("closing workers: %s", error)
+
+    def _join(self) -> int:
+        """Join the cluster, or start one here; return how many processes it runs."""
+        address = self.how.address or None
+        try:
+            if self.how.workers == "ray":
+                import ray  # pyright: ignore[reportMissingImports]
+                from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
+
+                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+                if not ray.is_initialized():
+                    here = {} if address else {"num_cpus": self.jobs, "include_dashboard": False}
+                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
+                register_ray()
+                return max(int(ray.cluster_resources().get("CPU", 1)), 1)
             from dask.distributed import Client  # pyright: ignore[reportMissingImports]
 
-            client = Client(how.address or None)
-            n = max(sum(client.nthreads().values()), 1)
-    except ImportError as error:
-        raise ConfigError(
-            f"tune.workers is '{how.workers}', which is not installed here ({error}). Install it, on all machines."
-        ) from error
-    with joblib.parallel_config(backend=how.workers, n_jobs=n):
-        yield joblib.Parallel(batch_size=1)
+            return max(sum(Client(address).nthreads().values()), 1)
+        except ImportError as error:
+            raise ConfigError(
+                f"tune.workers is '{self.how.workers}', which is not installed here ({error}): install it on all."
+            ) from error
 
 
 _open: dict[tuple[str, str, str, str], Any] = {}  # what this worker read last

@@ -41,7 +41,7 @@ def test_equals_rdkit(seed, alpha):
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=2, max_size=6),
+    st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=2, max_size=5),
     st.sampled_from([0.1, 0.3, 0.5, 0.9]),
 )
 def test_ties_are_the_mean_over_all_their_orders(pairs, fraction):

@@ -29,6 +29,8 @@ from phenohit.models.macau import Macau
 from phenohit.profiles.inputs import fingerprint_table
 from phenohit.profiles.prepare import Prepare
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("parity")]  # what SMURFF gives is computed once
+
 FILES = {"broad270": "labels-broad270-subset/label_matrix_81.parquet", "hti209": "labels-hti209/label_matrix.parquet"}
 VALUES = "fsmol-test-valid/tasks.parquet"
 SUBMICROMOLAR = 6.0  # pIC50 above which a value counts as active in AUCs
@@ -257,7 +259,6 @@ def small(folder: Path, name: str) -> tuple[Problem, Found]:
     return given, [theirs(given, seed, SHORT) for seed in SEEDS]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["broad270", "hti209", "fsmol", "hti209 probit"])
 def test_held_out_errors_are_those_of_smurff(name: str, shared_data: Path) -> None:
     given, peer = small(shared_data, name)
@@ -266,7 +267,6 @@ def test_held_out_errors_are_those_of_smurff(name: str, shared_data: Path) -> No
     assert table["fine"].all(), table.to_string()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "errors_too"),
     [({"link_precision": 1000.0, "fixed_link": True}, True), ({"precision": 30.0}, False)],
