@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+
+from phenohit.chem.popcount import compiled, count_ones
 
 __all__ = [
     "WORDS",
@@ -56,24 +55,7 @@ class Lists(NamedTuple):
     two: Any
 
 
-@intrinsic
-def _ones(context: Any, word: Any) -> Any:
-    """Count the bits of a 64-bit word that are 1."""
-
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-def _compiled(loop: Any) -> Any:
-    try:
-        return njit(nogil=True, cache=True)(loop)
-    except RuntimeError:  # nowhere to keep it: neither beside this file nor in the user's folder
-        return njit(nogil=True)(loop)
-
-
-@_compiled
+@compiled
 def _mix(code: Any) -> Any:
     """Spread a feature over 64 bits (the end of splitmix64)."""
     x = np.uint64(code) + np.uint64(0x9E3779B97F4A7C15)
@@ -82,15 +64,15 @@ def _mix(code: Any) -> Any:
     return x ^ (x >> np.uint64(31))
 
 
-@_compiled
+@compiled
 def count_bits(packed: Any, start: Any) -> None:
     """Count the set bits of row i into ``start[i + 1]``."""
     for i in range(len(packed)):
         for byte in packed[i]:
-            start[i + 1] += np.int64(_ones(np.uint64(byte)))
+            start[i + 1] += np.int64(count_ones(np.uint64(byte)))
 
 
-@_compiled
+@compiled
 def place_bits(packed: Any, start: Any, features: Any) -> None:
     """List the places of set bits, rising."""
     for i in range(len(packed)):
@@ -104,7 +86,7 @@ def place_bits(packed: Any, start: Any, features: Any) -> None:
                         at += 1
 
 
-@_compiled
+@compiled
 def hashes(start: Any, features: Any) -> Any:
     """Return one number per row that equal sets share."""
     out = np.zeros(len(start) - 1, dtype=np.uint64)
@@ -114,7 +96,7 @@ def hashes(start: Any, features: Any) -> Any:
     return out
 
 
-@_compiled
+@compiled
 def heads(start: Any, features: Any, order: Any) -> Any:
     """Return the first row that holds the same set; empty sets, and any that only share a hash, are their own."""
     head = np.arange(len(order))
@@ -133,14 +115,14 @@ def heads(start: Any, features: Any, order: Any) -> Any:
     return head
 
 
-@_compiled
+@compiled
 def gather(start: Any, features: Any, order: Any, new: Any, out: Any) -> None:
     """Copy chosen rows one after the other."""
     for k in range(len(order)):
         out[new[k] : new[k + 1]] = features[start[order[k]] : start[order[k] + 1]]
 
 
-@_compiled
+@compiled
 def hash_table(code: Any, place: Any) -> Any:
     """Make an open hash table, at most half full: feature to rank; rank -1 is free."""
     size = 2
@@ -155,7 +137,7 @@ def hash_table(code: Any, place: Any) -> Any:
     return keys, values
 
 
-@_compiled
+@compiled
 def rank_rows(start: Any, features: Any, order: Any, new: Any, keys: Any, values: Any, rank: Any) -> None:
     """Write the chosen rows as sorted ranks."""
     mask = len(keys) - 1
@@ -170,7 +152,7 @@ def rank_rows(start: Any, features: Any, order: Any, new: Any, keys: Any, values
         rank[new[k] : new[k + 1]].sort()
 
 
-@_compiled
+@compiled
 def sign_rows(start: Any, rank: Any, sign: Any) -> None:
     """Let every feature flip a bit of its row's signature."""
     bits = np.uint64(64 * sign.shape[1])
@@ -180,7 +162,7 @@ def sign_rows(start: Any, rank: Any, sign: Any) -> None:
             sign[i, bit >> np.uint64(6)] ^= np.uint64(1) << (bit & np.uint64(63))
 
 
-@_compiled
+@compiled
 def _folded(sign: Any) -> Any:
     one, two = np.uint64(0), np.uint64(0)
     for w in range(0, len(sign), 2):
@@ -189,7 +171,7 @@ def _folded(sign: Any) -> Any:
     return one, two
 
 
-@_compiled
+@compiled
 def count_listed(start: Any, rank: Any, depth: Any, count: Any) -> None:
     """Count how many rows each list holds into ``count[feature + 1]``."""
     for i in range(len(depth)):
@@ -197,7 +179,7 @@ def count_listed(start: Any, rank: Any, depth: Any, count: Any) -> None:
             count[rank[k] + 1] += 1
 
 
-@_compiled
+@compiled
 def fill_lists(rows: Any, depth: Any, lists: Any, at: Any) -> None:
     """Append every row to the lists of the first features it has, ``at`` being their ends."""
     for i in range(len(depth)):
@@ -208,7 +190,7 @@ def fill_lists(rows: Any, depth: Any, lists: Any, at: Any) -> None:
             at[f] += 1
 
 
-@_compiled
+@compiled
 def _find(parent: Any, row: Any) -> Any:
     while parent[row] != row:
         parent[row] = parent[parent[row]]
@@ -216,7 +198,7 @@ def _find(parent: Any, row: Any) -> Any:
     return row
 
 
-@_compiled
+@compiled
 def _unite(parent: Any, i: Any, j: Any) -> None:
     i, j = _find(parent, i), _find(parent, j)
     if i < j:
@@ -225,7 +207,7 @@ def _unite(parent: Any, i: Any, j: Any) -> None:
         parent[i] = j
 
 
-@_compiled
+@compiled
 def unite_all(parent: Any, other: Any) -> None:
     """Join every row with the one that `other` names and point all at the first of their group."""
     for i in range(len(parent)):
@@ -233,7 +215,7 @@ def unite_all(parent: Any, other: Any) -> None:
         parent[i] = _find(parent, i)
 
 
-@_compiled
+@compiled
 def _share(a: Any, b: Any, need: Any, feature: Any) -> bool:
     """Say whether two rows of ranks share enough; no, if they also met in an earlier list."""
     i = j = common = 0
@@ -248,16 +230,16 @@ def _share(a: Any, b: Any, need: Any, feature: Any) -> bool:
     return common >= need
 
 
-@_compiled
+@compiled
 def _apart(a: Any, b: Any) -> int:
     """Count the bits in which two signatures differ."""
     bits = np.uint64(0)
     for w in range(WORDS):
-        bits += _ones(a[w] ^ b[w])
+        bits += count_ones(a[w] ^ b[w])
     return np.int64(bits)
 
 
-@_compiled
+@compiled
 def _first_at(row: Any, first: Any, last: Any, value: Any) -> Any:
     """Return the first place from `first` to `last` whose row is at least `value`."""
     while first < last:
@@ -269,7 +251,7 @@ def _first_at(row: Any, first: Any, last: Any, value: Any) -> Any:
     return first
 
 
-@_compiled
+@compiled
 def look_up(rows: Any, lists: Any, parent: Any, first: Any, last: Any, tally: Any) -> None:
     """Look the prefixes of some rows up and join what is similar."""
     start, rank, sign = rows.start, rows.rank, rows.sign
@@ -290,7 +272,7 @@ def look_up(rows: Any, lists: Any, parent: Any, first: Any, last: Any, tally: An
                 if stop == g + _BLOCK and not _any_near(ones[g:stop], twos[g:stop], one, two, most):
                     continue
                 for z in range(g, stop):
-                    if np.int64(_ones(ones[z] ^ one) + _ones(twos[z] ^ two)) > most:
+                    if np.int64(count_ones(ones[z] ^ one) + count_ones(twos[z] ^ two)) > most:
                         continue
                     tally[1] += 1
                     j = row[z]
@@ -305,9 +287,9 @@ def look_up(rows: Any, lists: Any, parent: Any, first: Any, last: Any, tally: An
                         root = _find(parent, i)
 
 
-@_compiled
+@compiled
 def _any_near(ones: Any, twos: Any, one: Any, two: Any, most: Any) -> bool:
     near = 0
     for z in range(_BLOCK):  # a fixed length, which compiles to a few wide instructions
-        near += np.int64(_ones(ones[z] ^ one) + _ones(twos[z] ^ two)) <= most
+        near += np.int64(count_ones(ones[z] ^ one) + count_ones(twos[z] ^ two)) <= most
     return near > 0

@@ -13,12 +13,12 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-__all__ = ["similar_pairs"]
+__all__ = ["compiled", "count_ones", "similar_pairs"]
 
 
 @intrinsic
-def _ones(context: Any, word: Any) -> Any:
-    """Count the bits of a 64-bit word that are 1."""
+def count_ones(context: Any, word: Any) -> Any:
+    """Count the bits of a 64-bit word that are 1; for compiled loops."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -26,14 +26,15 @@ def _ones(context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-def _compiled(loop: Any) -> Any:
+def compiled(loop: Any) -> Any:
+    """Compile a loop that lets go of the interpreter."""
     try:
         return njit(nogil=True, cache=True)(loop)
     except RuntimeError:  # nowhere to keep it: neither beside this file nor in the user's folder
         return njit(nogil=True)(loop)
 
 
-@_compiled
+@compiled
 def _search(words: Any, count: Any, need: Any, end: Any, first: int, last: int, found: Any) -> int:
     n = 0
     for i in range(first, last):
@@ -41,7 +42,7 @@ def _search(words: Any, count: Any, need: Any, end: Any, first: int, last: int, 
         for j in range(i + 1, end[i]):
             common = np.uint64(0)
             for w in range(words.shape[1]):
-                common += _ones(query[w] & words[j, w])
+                common += count_ones(query[w] & words[j, w])
             if common >= need[count[i] + count[j]]:
                 if n < len(found):
                     found[n, 0], found[n, 1] = i, j
