@@ -126,7 +126,7 @@ def proper_prior(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conditionals, "_SCALE", float(K + FREEDOM))
 
 
-@pytest.mark.parametrize("kind", ["adaptive", "mixed", "wide"])
+@pytest.mark.parametrize("kind", ["fixed", "adaptive", "probit", "mixed", "wide"])
 def test_both_ways_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "wide":  # the link by conjugate gradients
         monkeypatch.setattr(macau_side, "WIDE", F - 1)
