@@ -27,6 +27,7 @@ COMMANDS = {
     "review": ("phenohit.commands:review", "what the lab measured for the picks, and what to test next"),
     "leaks": ("phenohit.commands:leaks", "check any table of folds for leaks"),
     "simulate": ("phenohit.simulate:command", "make a small simulated screen with known truth"),
+    "simm2018": ("phenohit.studies.simm2018:command", "the whole study of Simm et al. 2018 on your screen"),
     "models": ("phenohit.commands:models", "list the models"),
 }
 

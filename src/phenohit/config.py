@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from phenohit.imaging import ImageSource
 from phenohit.sources import ActivitySource, ChecksConfig, CurateConfig, Join, ProfileSource, Step, StructureSource
 
 __all__ = [
@@ -230,8 +231,10 @@ class Config:
         Run folder.
     simulated : bool
         The data are simulated; every page of the report says so.
+    images : ImageSource
+        Raw images, where profiles are to be made of them.
     profiles : ProfileSource
-        The feature table.
+        The feature table; with images its `path` stays empty and the rest says what to do with their wells.
     checks : ChecksConfig
         Which plates and wells the report flags.
     structures : StructureSource
@@ -263,6 +266,7 @@ class Config:
     name: str = "PhenoHit run"
     out: str = "run"
     simulated: bool = False
+    images: ImageSource = field(default_factory=ImageSource)
     profiles: ProfileSource = field(default_factory=ProfileSource)
     checks: ChecksConfig = field(default_factory=ChecksConfig)
     structures: StructureSource = field(default_factory=StructureSource)
