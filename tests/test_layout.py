@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "phenohit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LEAVES = {"errors", "files", "progress", "registry", "config", "sources", "imaging", "tensors"}
+LEAVES = {"errors", "files", "progress", "registry", "config", "sources", "imaging", "tensors", "workers"}
 # What each part may import of ours, besides itself and the leaves.
 ALLOWED = {
     "data": {"chem"},  # SDF is read by RDKit, when one is asked for

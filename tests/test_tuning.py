@@ -43,9 +43,9 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return config | {"chemistry": False, "baselines": False, "splits": [{"kind": "series", "folds": 3}]}
 
 
-def run(config: dict[str, Any], out: Path, until: str = "fit", **tune: Any) -> Path:
+def run(config: dict[str, Any], out: Path, until: str = "fit", workers: str = "threads", **tune: Any) -> Path:
     file = out.with_suffix(".yaml")
-    file.write_text(yaml.safe_dump(config | {"tune": {"folds": 2, "workers": "threads", **tune}}))
+    file.write_text(yaml.safe_dump(config | {"tune": {"folds": 2, **tune}, "workers": {"kind": workers}}))
     assert main([until, str(file), "--out", str(out)]) == 0
     return out
 
@@ -140,7 +140,7 @@ def test_a_killed_run_keeps_what_was_done(
     monkeypatch.setattr(tuning, "_work", work)
     config = screen | FOREST | {"jobs": 1}
     file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump(config | {"tune": {"folds": 2, "workers": "threads", "grids": GRID}}))
+    file.write_text(yaml.safe_dump(config | {"tune": {"folds": 2, "grids": GRID}, "workers": {"kind": "threads"}}))
     assert main(["select", str(file), "--out", str(tmp_path / "run")]) != 0
     other = run(config, tmp_path / "run", "select", grids=GRID)
     assert calls == 3 * 4 * 2 + 1
@@ -157,8 +157,8 @@ def test_a_ray_cluster_gives_the_same_table_and_a_killed_worker_costs_only_its_c
     screen = screen | {"splits": [{"name": "series", "kind": "series", "folds": 2}]}
     here = run(screen | FOREST, tmp_path / "here", "select", grids=grid)
     file = tmp_path / "there.yaml"
-    tune = {"folds": 2, "workers": "ray", "grids": grid}
-    file.write_text(yaml.safe_dump(screen | FOREST | {"jobs": 2, "tune": tune}))
+    there = {"jobs": 2, "workers": {"kind": "ray"}, "tune": {"folds": 2, "grids": grid}}
+    file.write_text(yaml.safe_dump(screen | FOREST | there))
     command = [sys.executable, "-m", "phenohit", "select", str(file), "--out", str(tmp_path / "there")]
     with (tmp_path / "said").open("w") as said, subprocess.Popen(command, stdout=said, stderr=said) as process:
         cells = fold(tmp_path / "there", 0) / "grid"

@@ -15,9 +15,8 @@ from phenohit.errors import ConfigError, nearest
 from phenohit.evaluate.crossval import fit_all, predict
 from phenohit.evaluate.reading import READINGS, read_tasks
 from phenohit.files import read_table, write_table
-from phenohit.hits.background import compound_background
 from phenohit.hits.build import build_hits
-from phenohit.hits.filter import Evidence
+from phenohit.hits.filter import evidence_in
 from phenohit.hits.recipes import decide
 from phenohit.hits.replaceable import replaceable
 from phenohit.models import find_model
@@ -175,21 +174,11 @@ def pick(study: Study, plan: dict[str, Any], task: str, folder: Path) -> dict[st
         study.config.hits,
         seed=study.config.seed,
         jobs=study.jobs,
-        evidence=_evidence(study, plan, scored, wells),
+        evidence=evidence_in(study.run.folder, scored, plan["off_targets"]),
     )
     hits.write(folder)
     write_table(folder / "dropped.csv", hits.dropped)
     return {k: v for k, v in hits.summary.items() if isinstance(v, int | float | str | bool)}
-
-
-def _evidence(study: Study, plan: dict[str, Any], scored: Predictions, wells: pd.DataFrame) -> Evidence:
-    """Gather what the filters may look at besides labels and structures."""
-    path = study.run.path("background.parquet")
-    background = compound_background(wells, read_table(path)[0]) if path.exists() else None
-    off = plan["off_targets"]
-    at = [scored.tasks.index(task) for task in off]
-    off_scores = pd.DataFrame(np.asarray(scored.score[:, at]), index=pd.Index(scored.compounds), columns=pd.Index(off))
-    return Evidence(background=background, off_scores=off_scores if off else None)
 
 
 def list_replaceable(study: Study, plan: dict[str, Any]) -> None:

@@ -19,12 +19,15 @@ __all__ = [
     "CurateConfig",
     "EvaluateConfig",
     "HitsConfig",
+    "ImageSource",
     "Join",
     "LabelsConfig",
     "ProfileSource",
     "SplitConfig",
     "Step",
     "StructureSource",
+    "TuneConfig",
+    "WorkersConfig",
 ]
 
 
@@ -187,17 +190,11 @@ class TuneConfig:
     halving : int
         With 3, all settings are first tried on a small share of the training compounds, the best third goes on to
         three times as many, and so on; 0: all on everything.
-    workers : {"processes", "threads", "ray", "dask"}
-        Where the settings are tried: here, or on a cluster whose machines see the run folder under the same path.
-    address : str
-        Of the cluster; empty: the one that is running here, or a new one on this machine.
     """
 
     grids: dict[str, Any] = field(default_factory=dict)
     folds: int = 3
     halving: int = 0
-    workers: Literal["processes", "threads", "ray", "dask"] = "processes"
-    address: str = ""
 
     def choice(self) -> list[Any]:
         """Return what the result depends on."""
@@ -209,6 +206,22 @@ class TuneConfig:
         while self.halving and self.halving ** (rounds + 1) <= cells and rounds < 3:
             rounds += 1
         return [float(self.halving) ** -k for k in range(rounds, 0, -1)] + [1.0]
+
+
+@dataclass
+class WorkersConfig:
+    """Who measures images and tries settings.
+
+    Parameters
+    ----------
+    kind : {"processes", "threads", "ray", "dask"}
+        This machine, or a cluster whose machines see the run folder and the images under the same paths.
+    address : str
+        Of the cluster; empty: the one that is running here, or a new one on this machine.
+    """
+
+    kind: Literal["processes", "threads", "ray", "dask"] = "processes"
+    address: str = ""
 
 
 def _default_models() -> dict[str, dict[str, Any]]:
@@ -257,6 +270,8 @@ class Config:
         How results are counted.
     hits : HitsConfig
         What to test next.
+    workers : WorkersConfig
+        Processes of this machine, or a cluster.
     seed : int
         Same seed, same answer.
     jobs : int
@@ -279,5 +294,6 @@ class Config:
     baselines: bool = True
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     hits: HitsConfig = field(default_factory=HitsConfig)
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
     seed: int = 0
     jobs: int = 0

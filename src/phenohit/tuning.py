@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,10 +11,10 @@ import joblib
 import numpy as np
 import pandas as pd
 
-from phenohit.config import Config, TuneConfig
+from phenohit.config import Config
 from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
-from phenohit.errors import ConfigError, FileError, RunError
+from phenohit.errors import FileError, RunError
 from phenohit.evaluate.crossval import fit_split_model
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.metrics import auroc
@@ -26,6 +24,7 @@ from phenohit.files import read_json, write_json, write_table
 from phenohit.progress import track
 from phenohit.runs import Run, slug
 from phenohit.study import Method, Study
+from phenohit.workers import Workers, lost_worker
 
 __all__ = ["chosen_settings", "final_settings", "step_select", "steps_of"]
 
@@ -49,7 +48,7 @@ class Unit(NamedTuple):
 
 def step_select(study: Study) -> None:
     """Choose the settings of every method that has a grid, anew within every outer fold."""
-    workers = Workers(study.config.tune, study.jobs)
+    workers = Workers(study.config.workers, study.jobs)
     try:
         for split, _ in study.splits():
             for method in study.methods:
@@ -139,7 +138,8 @@ def _select(study: Study, split: str, method: Method, number: int, name: str, wo
     settings = _stopping(cells[winner], float(last["epochs"]))
     grid = pd.concat(tables, ignore_index=True)
     for setting in sorted({k for c in cells for k in c}):
-        grid[setting] = [str(cells[c].get(setting, "")) for c in grid["cell"]]
+        column = f"{setting} (setting)" if setting in grid else setting  # a network's epochs are not when it stopped
+        grid[column] = [str(cells[c].get(setting, "")) for c in grid["cell"]]
     grid.loc[grid["rung"] < len(shares) - 1, "auroc_on_share"] = grid["auroc"]
     grid.loc[grid["rung"] < len(shares) - 1, "auroc"] = np.nan  # of few rows: not comparable with the last rung
     write_table(study.run.path(folder, "grid.csv"), grid)
@@ -162,7 +162,7 @@ def _do(study: Study, units: list[Unit], workers: Workers, title: str) -> list[d
                 pass
         except Exception as error:
             workers.close()
-            if attempt + 1 == _ATTEMPTS or not _lost_worker(error):
+            if attempt + 1 == _ATTEMPTS or not lost_worker(error):
                 raise
             said = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("%s: a worker was lost (%s); what it had not finished is done again", title, said)
@@ -170,70 +170,6 @@ def _do(study: Study, units: list[Unit], workers: Workers, title: str) -> list[d
     if any(r is None for r in results):
         raise RunError(f"{title}: {sum(r is None for r in results)} results are missing after {_ATTEMPTS} rounds.")
     return [r for r in results if r is not None]
-
-
-def _lost_worker(error: Exception) -> bool:
-    """Whether it is the worker that failed, and not the work."""
-    names = {kind.__name__ for kind in type(error).__mro__}  # of libraries that need not be installed
-    return bool(names & {"BrokenExecutor", "RayActorError", "WorkerCrashedError", "KilledWorker", "NodeDiedError"})
-
-
-class Workers:
-    """Processes here, or those of a cluster; started when first needed, and kept for the next piece of work.
-
-    Parameters
-    ----------
-    how : TuneConfig
-    jobs : int
-        Cores of this machine to use.
-    """
-
-    def __init__(self, how: TuneConfig, jobs: int) -> None:
-        self.how, self.jobs, self.parallel = how, jobs, None
-
-    def do(self, work: Iterable[Any]) -> Iterable[Any]:
-        """Do delayed calls; results come as they are ready, or all at the end."""
-        if self.parallel is None:
-            here = {"processes": "loky", "threads": "threading"}
-            if self.how.workers in here:
-                backend = here[self.how.workers]
-                parallel = joblib.Parallel(self.jobs, backend=backend, batch_size=1, return_as="generator_unordered")
-            else:
-                parallel = joblib.Parallel(self._join(), backend=self.how.workers, batch_size=1)
-            parallel.__enter__()
-            self.parallel = parallel
-        return self.parallel(work)  # pyright: ignore[reportReturnType]
-
-    def close(self) -> None:
-        """Let the workers go; the next work starts new ones."""
-        parallel, self.parallel = self.parallel, None
-        if parallel is not None:
-            try:
-                parallel.__exit__(None, None, None)
-            except Exception as error:  # of workers that are lost already
-                log.debug("closing workers: %s", error)
-
-    def _join(self) -> int:
-        """Join the cluster, or start one here; return how many processes it runs."""
-        address = self.how.address or None
-        try:
-            if self.how.workers == "ray":
-                import ray  # pyright: ignore[reportMissingImports]
-                from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
-
-                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-                if not ray.is_initialized():
-                    here = {} if address else {"num_cpus": self.jobs, "include_dashboard": False}
-                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
-                register_ray()
-                return max(int(ray.cluster_resources().get("CPU", 1)), 1)
-            from dask.distributed import Client  # pyright: ignore[reportMissingImports]
-
-            return max(sum(Client(address).nthreads().values()), 1)
-        except ImportError as error:
-            raise ConfigError(
-                f"tune.workers is '{self.how.workers}', which is not installed here ({error}): install it on all."
-            ) from error
 
 
 _open: dict[tuple[str, str, str, str], Any] = {}  # what this worker read last

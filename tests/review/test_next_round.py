@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 from phenohit.chem.fingerprints import ecfp
+from phenohit.data.labels import Labels
 from phenohit.errors import ShapeError
-from phenohit.review.next_round import MODES, Space, farthest_first, image_space, isolation, suggest, to_nearest
+from phenohit.hits.filter import NOT_CHECKED, NOT_KNOWN, Evidence
+from phenohit.review.next_round import MODES, Sieve, Space, farthest_first, image_space, isolation, suggest, to_nearest
 
 
 def plane(points) -> Space:
@@ -44,6 +47,27 @@ def test_one_of_a_series():
     assert sorted(taken) == [0, 3, 4]
 
 
+@given(st.integers(0, 10_000), st.integers(1, 200))
+def test_farthest_first_among_what_passes(seed, n):
+    """As if what does not pass had never been there, but asked about no more than a few blocks."""
+    rng = np.random.default_rng(seed)
+    space, rows, done = plane(rng.random((310, 2))), np.arange(300), np.arange(300, 310)
+    good, asked = rng.random(300) < 0.6, []
+
+    def passes(some):
+        asked.extend(some)
+        return good[some]
+
+    start = to_nearest(space, rows, done)
+    taken, far = farthest_first(space, rows, start, n, passes=passes)
+    expected, distance = farthest_first(space, rows[good], start[good], n)
+    np.testing.assert_array_equal(rows[taken], rows[good][expected])
+    np.testing.assert_array_equal(far, distance)
+    assert len(asked) == len(set(asked))
+    if n == 1:
+        assert len(asked) <= 4 * 65
+
+
 def test_isolation_and_images():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(300, 20)).astype(np.float32)
@@ -68,6 +92,7 @@ SMILES = [f"{'C' * k}N{core}" for core in ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "
 def candidates():
     table = pd.DataFrame({"row": range(5, 40), "smiles": SMILES[5:]})
     table["compound_id"] = [f"c{i}" for i in table["row"]]
+    table["compound"] = [f"K{i}" for i in table["row"]]
     table["score"] = np.linspace(0.9, 0.1, 35)
     table["series"] = table["row"] // 2
     return table.assign(scaffold="")
@@ -103,8 +128,62 @@ def test_without_images_and_with_alerts(candidates):
     assert "c5" not in lists["exploit"]["compound_id"].tolist()
     assert len(lists["exploit"]) == 3
     assert "c5" in lost["id"].tolist()
-    kept, _ = suggest(quinone, np.arange(40) < 5, ecfp(SMILES), None, n=3, pains=False)
+    kept, _ = suggest(quinone, np.arange(40) < 5, ecfp(SMILES), None, n=3, filters=())
     assert kept["exploit"]["compound_id"].tolist() == ["c5", "c6", "c7"]
     assert kept["exploit"]["pains"][0] != ""
     none, _ = suggest(candidates.head(0), np.ones(40, bool), ecfp(SMILES), None, n=3)
     assert all(table.empty for table in none.values())
+
+
+def other_assays(compounds: list[str], hitter: str) -> Labels:
+    """Eight assays that everyone was measured in; one compound is active in all, another in none is active."""
+    Y = np.zeros((len(compounds), 8), np.float32)
+    Y[np.arange(len(compounds)) % 10 == 9, np.arange(len(compounds))[np.arange(len(compounds)) % 10 == 9] % 8] = 1
+    Y[compounds.index(hitter)] = 1
+    row, column = np.indices(Y.shape)
+    tasks = pd.DataFrame({"task": [f"t{i}" for i in range(8)], "assay": [f"a{i}" for i in range(8)]})
+    tasks = tasks.assign(kind="binary", threshold=np.nan)
+    data = sparse.csr_matrix((Y.ravel(), (row.ravel(), column.ravel())), shape=Y.shape)
+    return Labels(data, pd.DataFrame({"compound": compounds}), tasks)
+
+
+def test_the_filters_of_the_hits_keep_planted_compounds_off_every_list(candidates):
+    """One compound for each of five filters; each is missing for its own reason, and for no other."""
+    smiles = candidates["smiles"].tolist()
+    smiles[0], smiles[1] = "O=C1C=CC(=O)C=C1", "CCCCC(=O)Cl"
+    table = candidates.assign(smiles=smiles)
+    shining = pd.DataFrame({"compound": ["K7"], "channel": ["DNA"], "z": [9.0], "reference": ["DMSO"]})
+    off = pd.DataFrame({"hERG": np.where(table["compound"] == "K8", 0.8, 0.2)}, index=pd.Index(table["compound"]))
+    evidence = Evidence(
+        labels=other_assays(table["compound"].tolist(), "K9"), background=shining, off_scores=off.astype(np.float32)
+    )
+    planted = {
+        "c5": "PAINS alert: quinone_A", "c6": "reactive or unwanted group: ", "c7": "autofluorescence: measured",
+        "c8": "off-target: hERG score 0.80", "c9": "frequent hitter: active in 8 of 8",
+    }  # fmt: skip
+    filters = ("pains", "reactive", "promiscuous", "autofluorescent", "off_targets")
+    lists, lost = suggest(table, np.arange(40) < 5, ecfp(SMILES), None, n=20, filters=filters, evidence=evidence)
+    reasons = lost.set_index("id")["reason"]
+    assert reasons.index.is_unique
+    for compound, reason in planted.items():
+        assert reasons[compound].startswith(reason) or f"; {reason}" in reasons[compound]
+        for mode in MODES:
+            assert compound not in lists[mode]["compound_id"].tolist()
+    for mode in MODES:
+        assert set(filters) <= set(lists[mode].columns)
+        assert not set(lists[mode]["compound_id"]) & set(lost["id"])
+        assert (lists[mode]["autofluorescent"] == "").all()
+        assert lists[mode]["order"].tolist() == list(range(1, len(lists[mode]) + 1))
+    assert set(lost["stage"]) == {"filter the next round"}
+    # Without filters all of them are back, at the top of the ranking.
+    free, none = suggest(table, np.arange(40) < 5, ecfp(SMILES), None, n=20, filters=(), evidence=evidence)
+    assert free["exploit"]["compound_id"].tolist()[:5] == list(planted)
+    assert none.empty
+
+
+def test_nobody_is_judged_before_it_matters(candidates):
+    sieve = Sieve(candidates, ("promiscuous",), Evidence())
+    assert sieve.passes(np.array([3, 1])).all()
+    assert sieve.found["promiscuous"][[1, 2, 3]].tolist() == [NOT_KNOWN, NOT_CHECKED, NOT_KNOWN]
+    assert sieve.first(np.arange(35), 4).tolist() == [0, 1, 2, 3]
+    assert sieve.dropped().empty

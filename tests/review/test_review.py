@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from phenohit.cli import main
 from phenohit.data.labels import Labels
 from phenohit.errors import ColumnError, ConfigError, LabelError, RunError
-from phenohit.files import read_json
+from phenohit.files import read_json, read_table, write_json, write_table
+from phenohit.report.build import build_report
 from phenohit.review.build import review_run
+from phenohit.review.finished import Finished
 from phenohit.review.results import Columns
 from phenohit.runs import slug
 
@@ -205,3 +210,88 @@ def test_mistakes_say_how_to_mend_them(second, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "1 of 1 active, 100.0%" in out
     assert "phenohit run" in out
+
+
+@pytest.fixture
+def copied(second, tmp_path):
+    """A copy of the run, and results of four picks."""
+    run = tmp_path / "run"
+    shutil.copytree(second.run, run, ignore=shutil.ignore_patterns("review"))
+    lab = tmp_path / "lab.csv"
+    lab.write_text("compound_id,hit\n" + "".join(f"{i},{k % 2}\n" for k, i in enumerate(second.picks[:4])))
+    return run, str(lab)
+
+
+def test_the_next_round_is_filtered_as_the_hits_are(second, copied):
+    """Compounds planted at the top of the ranking, one for each of four filters of the run's settings."""
+    run, lab = copied
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    plan = read_json(run / "hits" / "plan.json")
+    off = next(t for t in plan["tasks"] if t != second.task)  # scored as well: it can be an off-target
+    config["hits"] |= {
+        "filters": ["pains", "reactive", "autofluorescent"],
+        "off_targets": [off],
+        "off_target_max": 0.999,
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    write_json(run / "hits" / "plan.json", plan | {"off_targets": [off]})
+    free = review_run(str(second.run), lab, task=second.task, n=4)
+    top = pd.read_csv(free / "next_exploit.csv")["compound_id"].tolist()
+
+    compounds, meta = read_table(run / "compounds.parquet")
+    at = {i: int(np.flatnonzero(compounds["compound_id"] == i)[0]) for i in top}
+    compounds.loc[at[top[0]], "smiles"] = "O=C1C=CC(=O)C=C1"
+    compounds.loc[at[top[1]], "smiles"] = "CCCCC(=O)Cl"
+    write_table(run / "compounds.parquet", compounds, meta=meta)
+    keys = compounds["compound"]
+    here = {"plate": "P1", "well": "A01"}
+    write_table(run / "wells.parquet", pd.DataFrame([{"compound": keys[at[top[2]]], **here}]))
+    shining = pd.DataFrame([{**here, "channel": "DNA", "z": 8.0, "reference": "DMSO"}])
+    write_table(run / "background.parquet", shining)
+    final = Finished.open(str(run)).final
+    score = np.array(final.score)
+    score[list(final.compounds).index(keys[at[top[3]]]), final.tasks.index(off)] = 0.9999
+    replace(final, score=score).save(run / "predictions" / "final.parquet")
+
+    folder = review_run(str(run), lab, task=second.task, n=4)
+    lost = pd.read_csv(folder / "dropped.csv")
+    lost = lost[lost["stage"] == "filter the next round"].set_index("id")["reason"]
+    words = [
+        "PAINS alert: quinone_A",
+        "reactive or unwanted group: ",
+        "autofluorescence: measured",
+        f"off-target: {off}",
+    ]
+    for compound, reason in zip(top, words, strict=True):
+        assert reason in lost[compound]
+    for mode in ("exploit", "diversify", "widen"):
+        table = pd.read_csv(folder / f"next_{mode}.csv")
+        assert not set(top) & set(table["compound_id"])
+        assert {"pains", "reactive", "autofluorescent", "off_targets"} <= set(table.columns)
+    facts = read_json(folder / "review.json")
+    assert facts["n_filtered"] == len(lost) >= 4
+    assert "autofluorescence" in (folder / "review.html").read_text()
+
+
+def test_the_report_links_to_the_review_and_no_step_is_disturbed(second, copied, caplog):
+    run, lab = copied
+    stamps = {p: p.read_bytes() for p in [*(run / "stamps").rglob("*.json"), run / "manifest.json"]}
+    folder = review_run(str(run), lab, task=second.task, n=2)
+    assert not (run / "report.html").exists()  # there was none to write anew
+    assert "../../report.html" not in (folder / "review.html").read_text()
+    build_report(run)
+    link = f"review/{folder.name}/review.html"
+    shown = (run / "report.html").read_text()
+    assert f'href="{link}"' in shown
+    assert "2 of 4 tested compounds were active (picked by this run)" in shown
+    (folder / "review.json").unlink()
+    (folder / "review.html").unlink()
+    assert link not in build_report(run).read_text()
+    folder = review_run(str(run), lab, task=second.task, n=2)
+    assert link in (run / "report.html").read_text()
+    assert "../../report.html" in (folder / "review.html").read_text()
+    assert {p: p.read_bytes() for p in stamps} == stamps
+    # A report that cannot be written does not take the review with it.
+    (run / "dropped.csv").write_bytes(b"stage,what\n\xff,\xfe\n")
+    assert review_run(str(run), lab, task=second.task, n=2) == folder
+    assert "could not be written anew" in caplog.text

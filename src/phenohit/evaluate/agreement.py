@@ -16,10 +16,14 @@ from scipy.stats import binom, rankdata
 
 from phenohit.errors import ShapeError
 
-__all__ = ["LEVELS", "UNITS", "by_assay", "by_task", "chance_of_sets", "intersections", "kappa", "pair", "sets"]
+__all__ = [
+    "FEW", "LEVELS", "UNITS", "by_assay", "by_task", "chance_of_sets", "intersections", "kappa", "pair", "sets",
+    "unit_of",
+]  # fmt: skip
 
 LEVELS = (0.9, 0.7)
 UNITS = ("assay", "task")
+FEW = 10  # assays with enough labels, below which tasks say more
 _NEVER = 1e-12  # chances below move no range
 
 Bools = NDArray[np.bool_]
@@ -73,6 +77,11 @@ def by_assay(auroc: pd.DataFrame | Floats, tasks: pd.DataFrame, *, simm_min: int
     enough = (tasks["n_active"].to_numpy() >= simm_min) & (tasks["n_inactive"].to_numpy() >= simm_min)
     assay = pd.Index(tasks["assay"].astype(str), name="assay")[enough]
     return values[enough].set_axis(assay, axis=0).groupby(level=0, sort=False).max()
+
+
+def unit_of(n_assays: int, n_tasks: int) -> str:
+    """Say what is best counted: assays by Simm's rule, or tasks where hardly any assay has labels enough for it."""
+    return "assay" if n_assays >= min(FEW, n_tasks) else "task"
 
 
 def intersections(member: Bools) -> list[tuple[tuple[int, ...], NDArray[np.int64]]]:

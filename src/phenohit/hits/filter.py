@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
+from phenohit.data.predictions import Predictions
+from phenohit.files import read_table
 from phenohit.registry import resolve
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "Evidence",
     "autofluorescent",
     "cns",
+    "evidence_in",
     "findings",
     "flag",
     "list_dropped",
@@ -103,6 +107,28 @@ class Evidence:
         from phenohit.hits.promiscuous import activity
 
         return activity(self.labels, self.task)
+
+
+def evidence_in(folder: Path, scored: Predictions, off_targets: Sequence[str]) -> Evidence:
+    """Gather what the filters may look at besides labels and structures.
+
+    Parameters
+    ----------
+    folder : Path
+        A run folder; reads ``background.parquet`` and ``wells.parquet``, where the first is there.
+    scored : Predictions
+        Final scores of the run's compounds, in the off-target tasks too.
+    off_targets : sequence of str
+        Tasks of `scored`.
+    """
+    from phenohit.hits.background import compound_background
+
+    path, background = folder / "background.parquet", None
+    if path.exists():
+        background = compound_background(read_table(folder / "wells.parquet")[0], read_table(path)[0])
+    at, tasks = [scored.tasks.index(task) for task in off_targets], list(off_targets)
+    off = pd.DataFrame(np.asarray(scored.score[:, at]), index=pd.Index(scored.compounds), columns=pd.Index(tasks))
+    return Evidence(background=background, off_scores=off if tasks else None)
 
 
 def pains(table: pd.DataFrame, evidence: Evidence) -> NDArray[np.object_]:

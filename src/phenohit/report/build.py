@@ -28,6 +28,7 @@ from phenohit.report.picks import DRAWN
 from phenohit.report.plots import fold_bar, interval_bar, plotly_code, share_bar
 from phenohit.report.reliability import JOINED, reliability_chart
 from phenohit.report.results import LEVELS
+from phenohit.report.selection import selection_chart
 from phenohit.report.tables import number
 from phenohit.report.traces import SERIES_SHOWN, trace_chart
 from phenohit.report.upset import upset, venn
@@ -88,7 +89,7 @@ def render(facts: dict[str, Any]) -> str:
     pages = environment()
     drawings = (
         interval_bar, fold_bar, share_bar, flow_bar, histogram, rank_chart, share_mark, strip, plate_map, scale_key,
-        reliability_chart, trace_chart, enrichment_bar, upset, venn,
+        reliability_chart, selection_chart, trace_chart, enrichment_bar, upset, venn,
     )  # fmt: skip
     pages.globals |= {draw.__name__: draw for draw in drawings}
     code = [plotly_code(), *((_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS)]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from phenohit.evaluate.agreement import UNITS, intersections
+from phenohit.evaluate.agreement import UNITS, intersections, unit_of
 from phenohit.files import read_json
 from phenohit.report.tables import number
 from phenohit.report.upset import COLUMNS, SETS, VENN_SETS, venn_counts
@@ -56,7 +56,7 @@ def comparison_facts(path: Path, methods: list[dict[str, Any]]) -> dict[str, Any
     ]
     tables = {unit: _table(given["items"][unit], [m["name"] for m in found]) for unit in UNITS}
     sets = {(s["unit"], s["above"]): s for s in given["sets"]}
-    unit = "assay" if len(tables["assay"]) else "task"
+    unit = unit_of(len(tables["assay"]), len(tables["task"]))
     shown, circles = _chosen(given["groups"]["all"], [m["name"] for m in singles])
     return {
         "simm_min": given["simm_min"],
@@ -270,6 +270,10 @@ def _told(
         f"method reaches is {every['best_count']:,} ({labels[every['best']]}{_by_chance(most, '; ', '')})."
     )
     sentences = [told]
+    if unit == "task" and sets["assay", 0.7]["n"]:
+        least = given["simm_min"]
+        counted = f"{sets['assay', 0.7]['n']:,} of the assays have"
+        sentences.insert(0, f"Tasks are counted: only {counted} {least} actives and {least} inactives.")
     for kind in ("image", "chemistry") if "image" in groups else ("all",):
         own = moderate["groups"][kind]
         if len(own["methods"]) > 1 and own["union"]:

@@ -15,8 +15,9 @@ from phenohit.errors import FileError, RunError
 from phenohit.files import read_json, read_table
 from phenohit.report.checks import checks_facts
 from phenohit.report.labels import labels_facts
-from phenohit.report.picks import hits_facts, replaceable_facts
+from phenohit.report.picks import hits_facts, replaceable_facts, reviews_facts
 from phenohit.report.results import split_facts
+from phenohit.report.selection import selection_facts
 from phenohit.report.tables import number, read_csv, records
 from phenohit.report.traces import traces_facts
 from phenohit.report.verdict import verdict
@@ -39,8 +40,8 @@ def collect(folder: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Keys ``name, simulated, started, inputs, losses, match, plates, labels, splits, fit, hits, made,
-        verdict``; ``plates``, ``labels`` and ``fit`` are None where nothing is known of them.
+        Keys ``name, simulated, started, inputs, losses, match, plates, labels, splits, selection, fit, hits,
+        reviews, made, verdict``; ``plates``, ``labels`` and ``fit`` are None where nothing is known of them.
 
     Raises
     ------
@@ -68,8 +69,10 @@ def collect(folder: Path) -> dict[str, Any]:
         "plates": checks_facts(folder, lost),
         "labels": labels_facts(folder),
         "splits": splits,
+        "selection": selection_facts(folder, splits),
         "fit": traces_facts(folder),
         "hits": hits,
+        "reviews": reviews_facts(folder),
         "replaceable": replaceable_facts(folder),
         "made": _made(folder, manifest),
         "verdict": verdict(splits, hits, images=images),

@@ -14,7 +14,7 @@ from phenohit.evaluate.reading import READINGS
 from phenohit.files import read_json, read_table
 from phenohit.report.tables import number, read_csv, records
 
-__all__ = ["DRAWN", "hits_facts", "replaceable_facts"]
+__all__ = ["DRAWN", "hits_facts", "replaceable_facts", "reviews_facts"]
 
 DRAWN = 60  # picks drawn per task; all are in hits.csv
 FIRST = 12  # of these, cards that are open from the start
@@ -105,6 +105,32 @@ def replaceable_facts(folder: Path) -> dict[str, Any] | None:
         for row in records(table.head(SHOWN))
     ]
     return {"bar": _bar(folder), "rows": rows, "more": max(0, len(table) - SHOWN)}
+
+
+def reviews_facts(folder: Path) -> list[dict[str, Any]]:
+    """List the reviews of measured picks that the run folder holds.
+
+    Returns
+    -------
+    list of dict
+        ``task``, ``href`` (relative to the report), ``hits`` and ``tested`` (compounds of the headline; 0 tested:
+        none that was new) and ``what`` these are.
+    """
+    found = []
+    for page in sorted((folder / "review").glob("*/review.html")):
+        path = page.with_name("review.json")
+        facts = read_json(path) if path.is_file() else {}
+        head = (facts.get("groups") or {}).get(facts.get("headline")) or {}
+        found.append(
+            {
+                "task": str(facts.get("task") or page.parent.name),
+                "href": f"review/{quote(page.parent.name)}/{page.name}",
+                "hits": number(head.get("hits")) or 0,
+                "tested": number(head.get("tested")) or 0,
+                "what": str(head.get("what") or ""),
+            }
+        )
+    return found
 
 
 def _bar(folder: Path) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
+from phenohit.errors import PhenoHitError
 from phenohit.evaluate.calibration import calibration
 from phenohit.files import write_json, write_table
 from phenohit.hits.export import neutralise, plain
+from phenohit.hits.filter import TITLES
 from phenohit.hits.rank import active_in, candidates, measured_in
 from phenohit.hits.recipes import decide
 from phenohit.review.finished import Finished
@@ -26,6 +29,8 @@ from phenohit.review.results import Columns, Results, read_results
 from phenohit.runs import slug
 
 __all__ = ["review_run"]
+
+log = logging.getLogger("phenohit")
 
 _GROUPS = {
     "picks": "picked by this run",
@@ -70,7 +75,7 @@ def review_run(
     Returns
     -------
     Path
-        The folder ``<run>/review/<task>``.
+        The folder ``<run>/review/<task>``. The report of the run, if there is one, is written anew with a link to it.
 
     Raises
     ------
@@ -105,17 +110,19 @@ def review_run(
     write_activities(folder, activities, labels, name)
     facts["notes"] += refit_settings(opened.folder, folder, labels, name)
     facts["refit"] = f"phenohit run {(folder / 'refit.yaml').as_posix()}"
-    lists, alerts = _next(opened, name, score, found, before, n or opened.config.hits.n, seed)
+    lists, filtered = _next(opened, name, score, found, before, n or opened.config.hits.n, seed)
     for mode, suggested in lists.items():
         write_table(folder / f"next_{mode}.csv", neutralise(suggested))
     facts["next"] = {mode: {"n": len(t), "what": MODES[mode]} for mode, t in lists.items()}
+    facts["filters"] = {name: TITLES.get(name, name) for name in decide(opened.config.hits).filters}
+    facts["n_filtered"] = len(filtered)
 
     untested = picks["compound_id"][~picks["compound"].isin(table["compound"])]
     lost = [
         found.dropped,
         dropped("review results", "hit", untested, "picked, but there is no result"),
         replaced,
-        alerts,
+        filtered,
     ]
     lost = pd.concat(lost, ignore_index=True)
     write_table(folder / "dropped.csv", lost)
@@ -127,7 +134,20 @@ def review_run(
     from phenohit.review.page import write_page
 
     write_page(folder, plain(facts), table, frames, lists, lost)
+    _link(opened.folder)
     return folder
+
+
+def _link(folder: Path) -> None:
+    """Write the report of the run anew, where it has one: it links to the reviews. No step is touched or redone."""
+    if not (folder / "report.html").is_file():
+        return
+    from phenohit.report.build import build_report
+
+    try:
+        build_report(folder)
+    except PhenoHitError as error:
+        log.warning("The review is written, but report.html could not be written anew to link to it: %s", error)
 
 
 def _from_labels(labels: Labels, task: str) -> Primary:
@@ -208,6 +228,7 @@ def _facts(
         "name": run.config.name,
         "simulated": bool(run.config.simulated),
         "method": str(run.plan.get("method", run.final.model)),
+        "report": (run.folder / "report.html").is_file(),
         "results": path,
         "threshold": found.threshold,
         "columns": vars(found.columns),
@@ -288,5 +309,6 @@ def _next(
     ranked = candidates(run.labels, task, score, run.compounds)
     measured = before | ~np.isnan(found.outcome)
     ranked = ranked[~measured[ranked["row"].to_numpy()]]
-    pains = "pains" in decide(run.config.hits).filters
-    return suggest(ranked, measured, run.fingerprints, run.space(), n=n, pains=pains, seed=seed, jobs=1)
+    recipe = decide(run.config.hits)
+    how = {"filters": recipe.filters, "evidence": run.evidence(task, recipe), "seed": seed}
+    return suggest(ranked, measured, run.fingerprints, run.space(), n=n, **how)

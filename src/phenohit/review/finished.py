@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, RunError, nearest, some
 from phenohit.files import read_json, read_table
+from phenohit.hits.filter import Evidence, evidence_in
+from phenohit.hits.recipes import Recipe
 from phenohit.report.facts import has_images
 from phenohit.review.next_round import Space, image_space
 from phenohit.runs import slug
@@ -95,6 +97,14 @@ class Finished:
         X = np.zeros((len(self.compounds), data.X.shape[1]), dtype=np.float32)
         X[at[at >= 0]] = data.X[at >= 0]
         return image_space(X, n > 0)
+
+    def evidence(self, task: str, recipe: Recipe) -> Evidence:
+        """Return what the filters of hits for a task may look at, as the run itself had it."""
+        known = evidence_in(self.folder, self.final, self.plan.get("off_targets", []))
+        return replace(
+            known, task=task, labels=self.labels, cns=recipe.cns, off_target_max=recipe.off_target_max,
+            jobs=self.config.jobs,
+        )  # fmt: skip
 
     def picks(self, task: str) -> pd.DataFrame:
         """Return ``compound, compound_id, pick_order`` of the picks of a task, in pick order."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from phenohit.chem.alerts import pains as pains_of
 from phenohit.data.dropped import dropped
 from phenohit.errors import ShapeError
+from phenohit.hits.filter import NOT_CHECKED, Evidence, findings, flag, rejected
 
-__all__ = ["MODES", "Space", "chemical_space", "farthest_first", "image_space", "isolation", "suggest", "to_nearest"]
+__all__ = [
+    "MODES",
+    "Sieve",
+    "Space",
+    "chemical_space",
+    "farthest_first",
+    "image_space",
+    "isolation",
+    "suggest",
+    "to_nearest",
+]
 
 MODES = {
     "exploit": "highest score",
@@ -21,6 +31,7 @@ MODES = {
     "widen": "where the model knows least: unlike anything measured in the assay, but amid the imaged compounds",
 }
 COLUMNS = ["order", "compound_id", "smiles", "score", "score_rank", "series", "scaffold", "pains", "distance", "reason"]
+_AHEAD = 64  # rows judged together: one call of a filter has a fixed cost
 POOL, TOP = 5, 0.2  # diversify chooses among this many times the picks, or the best fifth where that is fewer
 ISOLATED = 0.95  # widen leaves out the compounds that lie further from their neighbours than this share
 NEIGHBOURS = 5
@@ -29,6 +40,7 @@ _VARIANCE, _COMPONENTS = 0.95, 50
 _BLOCK = 1_024
 
 Distances = Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.float32]]
+Judge = Callable[[NDArray[np.intp]], NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -113,8 +125,63 @@ def isolation(space: Space, rows: NDArray[np.intp], reference: NDArray[np.intp])
     return out
 
 
+class Sieve:
+    """Which candidates the filters of a run let through; each is judged once, and not before it is asked for.
+
+    Parameters
+    ----------
+    table : DataFrame, M rows
+        Candidates; columns ``compound``, ``compound_id`` and ``smiles``.
+    filters : sequence of str
+        Names in `phenohit.hits.filter.FILTERS` whose finding rejects. PAINS are marked in any case.
+    evidence : Evidence
+
+    Attributes
+    ----------
+    found : dict of str to object array, shape (M,)
+        What each filter found; ``not checked`` where nobody asked.
+    """
+
+    def __init__(self, table: pd.DataFrame, filters: Sequence[str], evidence: Evidence) -> None:
+        self.table, self.filters, self.evidence = table, tuple(filters), evidence
+        names = dict.fromkeys(("pains", *filters))
+        self.found = {name: np.full(len(table), NOT_CHECKED, dtype=object) for name in names}
+        self._judged = np.zeros(len(table), dtype=bool)
+        self._out = np.zeros(len(table), dtype=bool)
+
+    def passes(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Say which of the rows no filter speaks against, shape (n,)."""
+        new = rows[~self._judged[rows]]
+        if len(new):
+            for name, column in self.found.items():
+                column[new] = flag(self.table.iloc[new], name, self.evidence)
+                if name in self.filters:
+                    self._out[new] |= rejected(column[new])
+            self._judged[new] = True
+        return ~self._out[rows]
+
+    def first(self, rows: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+        """Return the first `n` of the rows that pass, looking no further than needed."""
+        start, kept = 0, np.zeros(0, dtype=np.intp)
+        while len(kept) < n and start < len(rows):
+            block = rows[start : start + max(_AHEAD, n - len(kept))]
+            kept = np.concatenate([kept, block[self.passes(block)]])
+            start += len(block)
+        return kept[:n]
+
+    def dropped(self) -> pd.DataFrame:
+        """List the rejected rows with all that was found (see `phenohit.data.dropped`)."""
+        lost = self.table.assign(**self.found)[self._out]
+        return dropped("filter the next round", "compound", lost["compound_id"], findings(lost, self.filters))
+
+
 def farthest_first(
-    space: Space, rows: NDArray[np.intp], start: NDArray[np.floating], n: int, group: NDArray[np.integer] | None = None
+    space: Space,
+    rows: NDArray[np.intp],
+    start: NDArray[np.floating],
+    n: int,
+    group: NDArray[np.integer] | None = None,
+    passes: Judge | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Take, again and again, the row farthest from all that was measured or taken (MaxMin).
 
@@ -128,6 +195,8 @@ def farthest_first(
     n : int
     group : int array, shape (m,), optional
         At most one row of a group is taken; below 0: a group of its own.
+    passes : callable, optional
+        Positions in `rows` -> whether each may be taken. Asked only about the farthest: others cost nothing.
 
     Returns
     -------
@@ -141,11 +210,18 @@ def farthest_first(
     Ashton et al. 2002, Quant. Struct.-Act. Relat. 21, 598; a 2-approximation of the best cover (Gonzalez 1985).
     """
     left = np.array(start, dtype=np.float32)
+    judged = np.full(len(rows), passes is None)
     taken, far = [], []
     while len(taken) < min(n, len(rows)):
         i = int(left.argmax())
         if left[i] < 0:
             break
+        if passes is not None and not judged[i]:
+            ahead = np.union1d(np.argpartition(-left, min(_AHEAD, len(left)) - 1)[:_AHEAD], [i])
+            ahead = ahead[~judged[ahead] & (left[ahead] >= 0)]
+            judged[ahead] = True
+            left[ahead[~passes(ahead)]] = -1
+            continue
         taken.append(i)
         far.append(float(left[i]))
         np.minimum(left, space.distances(rows, rows[i : i + 1])[:, 0], out=left)
@@ -162,16 +238,16 @@ def suggest(
     images: Space | None,
     *,
     n: int,
-    pains: bool = True,
+    filters: Sequence[str] = ("pains",),
+    evidence: Evidence | None = None,
     seed: int = 0,
-    jobs: int = 1,
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Choose compounds for the next round in each mode.
 
     Parameters
     ----------
     candidates : DataFrame, best first
-        ``row`` (of the imaged compounds), ``compound_id, smiles, score, series, scaffold``; none was measured.
+        ``row`` (of the imaged compounds), ``compound, compound_id, smiles, score, series, scaffold``; none measured.
     measured : bool array, shape (N,)
         Imaged compounds measured in the assay, these results included.
     fingerprints : uint8 array, shape (N, B)
@@ -180,45 +256,46 @@ def suggest(
         For `widen`; None: structures are used.
     n : int
         Compounds of each list.
-    pains : bool
-        Leave out compounds with a PAINS alert.
+    filters : sequence of str
+        Those of the run's hits (`phenohit.hits.recipes.Recipe.filters`): what they speak against is on no list.
+    evidence : Evidence, optional
+        What the filters may look at besides structures.
     seed : int
         Of the sample that neighbours are sought in.
-    jobs : int
 
     Returns
     -------
     lists : dict of str to DataFrame
-        For each of `MODES`: ``order, compound_id, smiles, score, score_rank, series, scaffold, pains, distance`` (to
-        the nearest compound measured or named before it; NaN for exploit) and ``reason``.
+        For each of `MODES`: ``order, compound_id, smiles, score, score_rank, series, scaffold, pains``, one column per
+        other filter with what it found, ``distance`` (to the nearest compound measured or named before it; NaN for
+        exploit) and ``reason``.
     dropped : DataFrame
-        Compounds that an alert kept out.
+        Compounds that a filter kept out, of those that were looked at, each once with all that was found.
     """
     candidates = candidates.reset_index(drop=True)
-    more = n + n // 2 + 10 if pains else n  # some will have an alert
-    found = {"exploit": (np.arange(min(more, len(candidates))), np.full(min(more, len(candidates)), np.nan))}
+    sieve = Sieve(candidates, filters, evidence or Evidence())
+    best = sieve.first(np.arange(len(candidates)), n)
+    found = {"exploit": (best, np.full(len(best), np.nan))}
     pool = min(POOL * n, max(2 * n, int(TOP * len(candidates))))
-    found["diversify"] = _diverse(candidates, measured, chemical_space(fingerprints), more, pool)
+    found["diversify"] = _diverse(candidates, measured, chemical_space(fingerprints), n, pool, sieve)
     space = images or chemical_space(fingerprints)
-    found["widen"] = _wide(candidates, measured, space, more, seed)
-    lists, lost = {}, []
+    found["widen"] = _wide(candidates, measured, space, n, seed, sieve)
+    at = COLUMNS.index("pains") + 1
+    columns = [*COLUMNS[:at], *(name for name in sieve.found if name != "pains"), *COLUMNS[at:]]
+    lists = {}
     for mode in MODES:
-        table = _listed(candidates, *found[mode], mode, space.name)
-        table["pains"] = pains_of(table["smiles"].tolist(), jobs=jobs)
-        alert = (table["pains"] != "").to_numpy() & pains
-        reasons = [f"PAINS alert {name}" for name in table["pains"][alert]]
-        lost.append(dropped(f"suggest to {mode}", "compound", table["compound_id"][alert], reasons))
-        table = table[~alert].head(n).reset_index(drop=True)
-        lists[mode] = table.assign(order=np.arange(1, len(table) + 1))[COLUMNS]
-    return lists, pd.concat(lost, ignore_index=True)
+        rows, far = found[mode]
+        table = _listed(candidates, rows, far, mode, space.name)
+        lists[mode] = table.assign(**{name: texts[rows] for name, texts in sieve.found.items()})[columns]
+    return lists, sieve.dropped()
 
 
 def _diverse(
-    candidates: pd.DataFrame, measured: NDArray[np.bool_], space: Space, n: int, pool: int
+    candidates: pd.DataFrame, measured: NDArray[np.bool_], space: Space, n: int, pool: int, sieve: Sieve
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Go farthest first among the best-scoring candidates, one per series."""
+    """Go farthest first among the best-scoring candidates that pass, one per series."""
     at, done = candidates["row"].to_numpy(np.intp), np.flatnonzero(measured & space.known)
-    high = np.flatnonzero(space.known[at])[:pool]
+    high = sieve.first(np.flatnonzero(space.known[at]), pool)
     start = to_nearest(space, at[high], done)
     start = np.where(np.isinf(start), 1, start)
     taken, far = farthest_first(space, at[high], start, n, candidates["series"].to_numpy()[high])
@@ -226,9 +303,9 @@ def _diverse(
 
 
 def _wide(
-    candidates: pd.DataFrame, measured: NDArray[np.bool_], space: Space, n: int, seed: int
+    candidates: pd.DataFrame, measured: NDArray[np.bool_], space: Space, n: int, seed: int, sieve: Sieve
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Go farthest first among all candidates that have neighbours."""
+    """Go farthest first among all candidates that have neighbours; only what would be named is filtered."""
     at, done = candidates["row"].to_numpy(np.intp), np.flatnonzero(measured & space.known)
     reference = np.random.default_rng([seed, 2]).permutation(np.flatnonzero(space.known))[:REFERENCE]
     here = np.flatnonzero(space.known[at])
@@ -238,7 +315,7 @@ def _wide(
     here = here[isolation(space, at[here], reference) <= limit]
     start = to_nearest(space, at[here], done)
     start = np.where(np.isinf(start), np.finfo(np.float32).max, start)
-    taken, far = farthest_first(space, at[here], start, n)
+    taken, far = farthest_first(space, at[here], start, n, passes=lambda rows: sieve.passes(here[rows]))
     return here[taken], far
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from phenohit.config import Config, HitsConfig, SplitConfig, TuneConfig
+from phenohit.evaluate.agreement import unit_of
 from phenohit.files import read_json, read_table, write_table, write_text
 from phenohit.runs import slug
 from phenohit.studies.simm2018_counts import recount
@@ -171,17 +172,18 @@ def _first_split(run: Path) -> Path:
 
 
 def _assays(agreement: dict[str, Any]) -> pd.DataFrame:
-    """Count the assays above 0.9 and 0.7 by method, those of any and of all methods, and those of random scores."""
-    rows = []
+    """Count what each method brings above 0.9 and 0.7, what any and all of them do, and what random scores do."""
+    sizes = {found["unit"]: found["n"] for found in agreement["sets"]}
+    unit, rows = unit_of(sizes["assay"], sizes["task"]), []
     for found in agreement["sets"]:
-        if found["unit"] != "assay":
+        if found["unit"] != unit:
             continue
         chance = found["chance"]["union"][0]["expected"] if found["chance"] else float("nan")
         counts = dict(found["counts"])
         for group, of in found["groups"].items():
             counts |= {f"any of {group}": of["union"], f"all of {group}": of["common"]}
         rows += [
-            {"above": found["above"], "methods": name, "assays": n, "of": found["n"], "one_random_method": chance}
+            {"above": found["above"], "unit": unit, "methods": name, "count": n, "of": found["n"], "chance": chance}
             for name, n in counts.items()
         ]
     return pd.DataFrame(rows)
@@ -193,18 +195,24 @@ def _text(config: Config, assays: pd.DataFrame, found: pd.DataFrame) -> str:
     if config.simulated:
         lines += ["SIMULATED data: these figures say nothing about a real screen.", ""]
     levels = sorted(assays["above"].unique(), reverse=True)
-    lines += ["## Assays predicted", "", "| methods | " + " | ".join(f"AUROC above {v:g}" for v in levels) + " |"]
+    unit = assays["unit"].iloc[0]
+    lines += [
+        f"## {unit.capitalize()}s predicted",
+        "",
+        "| methods | " + " | ".join(f"AUROC above {v:g}" for v in levels) + " |",
+    ]
     lines.append("| --- |" + " --- |" * len(levels))
     for name, counts in assays.groupby("methods", sort=False):
         by = counts.set_index("above")
-        lines.append(f"| {name} | " + " | ".join(f"{by.loc[v, 'assays']} of {by.loc[v, 'of']}" for v in levels) + " |")
-    chance = assays.groupby("above")["one_random_method"].first()
+        lines.append(f"| {name} | " + " | ".join(f"{by.loc[v, 'count']} of {by.loc[v, 'of']}" for v in levels) + " |")
+    chance = assays.groupby("above")["chance"].first()
     lines.append("| random scores | " + " | ".join(f"{chance[v]:.1f}" for v in levels) + " |")
     for name in ("Macau", "all three"):
         counts = " | ".join(str(PAPER_ASSAYS[v][name]) if v in PAPER_ASSAYS else "–" for v in levels)
         lines.append(f"| *the paper, {name}* | {counts} |")
-    lines += ["", "An assay counts by the paper's rule: its best threshold, mean over folds, "
-              f"{config.evaluate.simm_min} actives and as many inactives.", "", "## Campaigns", ""]  # fmt: skip
+    rule = f"its best threshold, mean over folds, {config.evaluate.simm_min} actives and as many inactives."
+    few = "The paper counts assays; too few here have labels enough for its rule: "
+    lines += ["", ("An assay counts by the paper's rule: " if unit == "assay" else few) + rule, "", "## Campaigns", ""]
     lines.append("| campaign | picked | hits | rate before | times |")
     lines.append("| --- | --- | --- | --- | --- |")
     for row in found.itertuples():
