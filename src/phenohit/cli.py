@@ -12,6 +12,7 @@ __all__ = ["COMMANDS", "main"]
 # name: (module:function, what it does). The order is the order of work.
 COMMANDS = {
     "run": ("phenohit.commands:run", "the whole way: tables in, ranked hit list and report out"),
+    "images": ("phenohit.commands:images", "raw images: check views, find cells, measure them, make wells"),
     "data": ("phenohit.commands:data", "read profiles and structures, identify compounds"),
     "chemistry": ("phenohit.commands:chemistry", "fingerprints, chemical series, scaffolds"),
     "labels": ("phenohit.commands:labels", "turn activities into tasks for the imaged compounds"),

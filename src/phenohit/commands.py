@@ -14,6 +14,7 @@ __all__ = [
     "evaluate",
     "fit",
     "hits",
+    "images",
     "labels",
     "leaks",
     "models",
@@ -42,6 +43,14 @@ def run(config: Config) -> None:
 
     folder = run_study(config)
     print(headline(folder))
+
+
+def images(config: Config) -> None:
+    """Check the views of raw images, find their cells, measure them, and make wells: profiles for any later run."""
+    from phenohit.headline import headline_of_images
+    from phenohit.pipeline import run_study
+
+    print(headline_of_images(run_study(config, until="images")))
 
 
 def data(config: Config) -> None:

@@ -196,9 +196,9 @@ class TuneConfig:
     folds: int = 3
     halving: int = 0
 
-    def choice(self) -> list[Any]:
-        """Return what the result depends on."""
-        return [self.grids, self.folds, self.halving]
+    def choice(self, model: str) -> list[Any]:
+        """Return what the choice for a model depends on."""
+        return [self.grids[model], self.folds, self.halving]
 
     def shares(self, cells: int) -> list[float]:
         """Return the share of the training rows in every round, the last of which is all."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from phenohit.files import read_json
 
-__all__ = ["headline"]
+__all__ = ["headline", "headline_of_images"]
 
 
 def headline(folder: Path) -> str:
@@ -46,3 +46,29 @@ def _method(name: str, summary: dict[str, Any]) -> str:
 def _count(counted: dict[str, Any]) -> str:
     expected = counted["expected"]
     return f"{counted['count']}" + ("" if expected is None else f" (chance {expected:.1f})")
+
+
+def headline_of_images(folder: Path) -> str:
+    """Return what became of a screen's images, plate by plate."""
+    manifest = read_json(folder / "manifest.json")
+    steps = manifest["steps"]
+    if "images" not in steps:
+        return "There are no images in this run: images.path is empty."
+    whole = steps["images"]
+    lines = ["", manifest["name"]]
+    if manifest["simulated"]:
+        lines.append("SIMULATED images: these figures say nothing about a real screen.")
+    lines += ["", f"  {'plate':<24} {'views':>7} {'measured':>9} {'cells':>10} {'nucleus, pixels':>16}"]
+    for name, found in steps.items():
+        if name.startswith("images/plate/"):
+            plate = name.removeprefix("images/plate/")
+            counts = f"{found['views']:>7,} {found['measured']:>9,} {found['cells']:>10,} {found['diameter']:>16}"
+            lines.append(f"  {plate:<24} {counts}")
+    lines += [
+        "",
+        f"{whole['wells']:,} wells with {whole['features']:,} features of {whole['cells']:,} cells: "
+        f"{folder / 'images' / 'wells.parquet'}",
+        f"What was left out, and why: {folder / 'dropped' / 'images.csv'}",
+        "",
+    ]
+    return "\n".join(lines)

@@ -86,8 +86,9 @@ class MeasureConfig:
     Parameters
     ----------
     features : {"fast", "standard", "full"}
-        Fast (shape, intensity, radial distribution, neighbours), standard (also texture, granularity and
-        correlation of channels), full (also Costes' correlation, which takes most of the time).
+        Fast (shape, intensity, radial distribution, neighbours), standard (also texture at 3 pixels, granularity
+        and correlation of channels), full (also texture at 5 and 10 pixels, Zernike moments of intensity and
+        Costes' correlation, which takes most of the time).
     channels : list[str]
         Channels to measure; empty: all.
     crops : int
@@ -128,7 +129,7 @@ class ImageSource:
     bits : int
         Bits per pixel that the camera used, e.g. 12 in 16-bit files; 0: those of the file.
     store : bool
-        Also write views as uint8 into ``views.zarr``, for image models.
+        Also write views as uint8 into the folder ``images/store``, for image models.
     clip : float
         For that: share of the brightest pixels of a channel image that become 255 (0.0028 %).
     quality : QualityConfig

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from phenohit import campaign, scoring, tuning
+from phenohit import campaign, measuring, scoring, tuning
 from phenohit.config import Config, SplitConfig
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
@@ -57,7 +57,8 @@ def run_study(config: Config, until: str = "report") -> Path:
     PhenoHitError
         For anything the user can mend.
     """
-    check_config(config, labels=until not in ("data", "chemistry"))
+    config = measuring.with_images(config)
+    check_config(config, labels=until not in ("images", "data", "chemistry"))
     with open_run(config.out, name=config.name, seed=config.seed, simulated=config.simulated) as run:
         write_text(run.path("config.yaml"), yaml.safe_dump(_public(config), sort_keys=False))
         study = Study(run, config)
@@ -358,6 +359,7 @@ def _undefined(study: Study, split: str) -> pd.DataFrame:
 
 
 STEPS: dict[str, Callable[[Study], None]] = {
+    "images": measuring.read_images,
     "data": read_screen,
     "chemistry": step_chemistry,
     "labels": step_labels,

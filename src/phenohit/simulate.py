@@ -8,8 +8,14 @@ command line resolves those to build its help.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from phenohit.data.simulate_settings import SimulateSettings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from phenohit.data.simulate import Latents
 
 __all__ = ["SimulateSettings", "command", "simulate"]
 
@@ -27,9 +33,13 @@ def command(out: str = "simulated-screen", settings: SimulateSettings = _DEFAULT
         Size, noise and assays.
     """
     counts = simulate(Path(out), settings)
+    if settings.images:
+        seen = f"{counts['views']:,} views of {counts['channels']} channels ({counts['bad_views']:,} of them bad)"
+    else:
+        seen = f"{counts['features']:,} features"
     print(
         f"Simulated {counts['compounds']:,} compounds in {counts['wells']:,} wells on {counts['plates']:,} plates, "
-        f"{counts['features']:,} features, {counts['measurements']:,} measurements in {counts['assays']:,} assays.\n"
+        f"{seen}, {counts['measurements']:,} measurements in {counts['assays']:,} assays.\n"
         f"Next: phenohit run {Path(out) / 'simulated.yaml'}"
     )
 
@@ -46,13 +56,13 @@ def simulate(folder: Path, settings: SimulateSettings = _DEFAULTS) -> dict[str, 
     Returns
     -------
     dict of str to int
-        Counts: compounds, series (of two or more), singletons, wells, plates, batches, features, assays,
-        measurements.
+        Counts: compounds, series (of two or more), singletons, wells, plates, batches, assays, measurements; and
+        features, or of images views, channels, nuclei and bad_views.
 
     Raises
     ------
     ConfigError
-        If more compounds or features are wanted than can be made.
+        If more compounds or features are wanted than can be made, or images and tifffile is not installed.
     FileError
         If the folder cannot be written.
 
@@ -61,17 +71,17 @@ def simulate(folder: Path, settings: SimulateSettings = _DEFAULTS) -> dict[str, 
     Writes ``simulated_profiles.parquet`` (wells, normalised to the DMSO wells of each plate),
     ``simulated_structures.csv``, ``simulated_activities.csv`` (long; Parquet beyond a million rows),
     ``simulated_truth.csv`` (per assay: kind and the best reachable AUROC), ``simulated_answers.csv`` (true
-    pIC50, measured or not), ``simulated.yaml`` and ``README.txt``. Wells are written plate by plate and
+    pIC50, measured or not), ``simulated.yaml`` and ``README.txt``. With images there are no profiles but what
+    `phenohit.images.draw_screen.write_images` writes, and ``simulated_platemaps``. Wells are written plate by plate and
     assays measured one by one: 524,371 compounds x 842 features x 1,200 assays need about 3 GiB.
     """
     import numpy as np
 
     from phenohit.chem.library import GROUPS, build_library, functional_groups
-    from phenohit.data.simulate import draw_latents, measure_plates
+    from phenohit.data.simulate import draw_latents
     from phenohit.data.simulate_assays import draw_assays, measure_assays
-    from phenohit.data.simulate_files import write_screen, write_wells
+    from phenohit.data.simulate_files import write_screen
     from phenohit.data.simulate_layout import plan_wells
-    from phenohit.progress import track
 
     library = build_library(
         settings.n_compounds,
@@ -89,9 +99,7 @@ def simulate(folder: Path, settings: SimulateSettings = _DEFAULTS) -> dict[str, 
     groups, logp = functional_groups(library["parent"].tolist())
     latents = draw_latents(settings, library["series"].to_numpy(), library["core"].to_numpy())
     wells = plan_wells(settings, len(library))
-    plates = track(measure_plates(settings, latents, wells), "simulate plates", int(wells["plate"].nunique()))
-    ids = library["compound_id"].tolist()
-    features = write_wells(folder / "simulated_profiles.parquet", settings, ids, wells, plates)
+    seen = _observe(folder, settings, latents, wells, library["compound_id"].tolist())
     assays = draw_assays(settings, latents, groups, list(GROUPS), logp)
     measured, truth = measure_assays(settings, assays)
     write_screen(folder, settings, library=library, assays=assays, measured=measured, truth=truth)
@@ -103,7 +111,25 @@ def simulate(folder: Path, settings: SimulateSettings = _DEFAULTS) -> dict[str, 
         "wells": len(wells),
         "plates": int(wells["plate"].nunique()),
         "batches": int(wells["batch"].nunique()),
-        "features": len(features),
+        **seen,
         "assays": len(truth),
         "measurements": len(measured),
     }
+
+
+def _observe(
+    folder: Path, settings: SimulateSettings, latents: Latents, wells: pd.DataFrame, ids: list[str]
+) -> dict[str, int]:
+    """Write what was seen of the wells, profiles or images; return its counts."""
+    from phenohit.data.simulate import measure_plates
+    from phenohit.data.simulate_files import write_platemaps, write_wells
+    from phenohit.progress import track
+
+    if settings.images:
+        from phenohit.images.draw_screen import write_images
+
+        (folder / "simulated_profiles.parquet").unlink(missing_ok=True)  # of an earlier simulation, of other wells
+        write_platemaps(folder / "simulated_platemaps", settings, ids, wells)
+        return write_images(folder, settings, latents, wells)
+    plates = track(measure_plates(settings, latents, wells), "simulate plates", int(wells["plate"].nunique()))
+    return {"features": len(write_wells(folder / "simulated_profiles.parquet", settings, ids, wells, plates))}

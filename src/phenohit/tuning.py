@@ -63,7 +63,7 @@ def _step_of(study: Study, split: str, method: Method, workers: Workers) -> None
         study.run.step(
             _step(split, method, name),
             partial(_select, study, split, method, number, name, workers),
-            settings=[method, study.config.tune.choice(), study.config.seed, study.preparing(method.input)],
+            settings=[method, study.config.tune.choice(method.model), study.config.seed, study.preparing(method.input)],
             after=(f"split/{split}",),
             outputs=[f"{_folder(split, method, name)}/{file}" for file in ("grid.csv", "chosen.json")],
         )

@@ -15,10 +15,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from phenohit.data.simulate_layout import N_COLUMNS, N_ROWS
+from phenohit.data.simulate_layout import SHAPES
 from phenohit.data.simulate_settings import SimulateSettings
 
-__all__ = ["ACTIVE", "INACTIVE", "Latents", "draw_latents", "measure_plates", "response"]
+__all__ = [
+    "ACTIVE",
+    "INACTIVE",
+    "Latents",
+    "draw_latents",
+    "expected_cells",
+    "measure_plates",
+    "plate_responses",
+    "position_field",
+    "response",
+]
 
 ACTIVE = (6.5, 0.7)  # mean and SD of the potency of a series on a mechanism it hits, log units
 INACTIVE = (4.2, 0.4)  # and of a compound on one it does not
@@ -164,6 +174,33 @@ def measure_plates(
     """
     rng = np.random.default_rng([settings.seed, 5])
     assembly = _assemble(settings, rng)
+    for rows, plate, responses in plate_responses(settings, latents, wells):
+        raw, cell_count = _image_plate(settings, rng, assembly, plate, responses)
+        X = _normalise(raw, (plate["pert_type"] == "negcon").to_numpy(), settings.normalise)
+        yield rows, X.astype(np.float32), cell_count
+
+
+def plate_responses(
+    settings: SimulateSettings, latents: Latents, wells: pd.DataFrame
+) -> Iterator[tuple[slice, pd.DataFrame, NDArray[np.float64]]]:
+    """Tell plate after plate how far each well responds to each mechanism, and dies.
+
+    Parameters
+    ----------
+    settings : SimulateSettings
+    latents : Latents of N compounds
+    wells : DataFrame, P rows
+        From `plan_wells`, ordered by plate.
+
+    Yields
+    ------
+    rows : slice
+        Rows of `wells` that are on the plate.
+    plate : DataFrame
+        Those rows.
+    responses : float64 array, shape (wells of the plate, K + 1), in [0, 1)
+        To the K mechanisms; the last column is cell death.
+    """
     potency = np.column_stack([latents.potency, latents.toxicity])
     # Positive controls follow the compounds: one kills, one hits the first mechanism. The last row, -1, is DMSO.
     control = np.full((3, potency.shape[1]), INACTIVE[0])
@@ -174,9 +211,7 @@ def measure_plates(
     for start, stop in zip(starts, [*starts[1:], len(wells)], strict=True):
         plate = wells.iloc[start:stop]
         responses = response(potency[plate["compound"]], plate["dose_uM"].to_numpy(), settings.cell_shift)
-        raw, cell_count = _image_plate(settings, rng, assembly, plate, responses)
-        X = _normalise(raw, (plate["pert_type"] == "negcon").to_numpy(), settings.normalise)
-        yield slice(int(start), int(stop)), X.astype(np.float32), cell_count
+        yield slice(int(start), int(stop)), plate, responses
 
 
 def _image_plate(
@@ -188,7 +223,7 @@ def _image_plate(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Features before normalisation (wells, F) and cell counts of one plate."""
     P, F, M = len(plate), settings.n_features, len(assembly.position)
-    field = settings.position_effect * _position(rng, plate["row"].to_numpy(), plate["column"].to_numpy())
+    field = position_field(settings, rng, plate)
     signal = (responses @ assembly.loading) * assembly.gain[int(plate["batch"].iloc[0])]
     signal += np.outer(field, assembly.position)
     is_bad = rng.random(P) < settings.bad_wells
@@ -199,19 +234,42 @@ def _image_plate(
     scale = np.exp(0.3 * settings.plate_effect * rng.normal(size=F))
     offset = settings.plate_effect * rng.normal(size=F)
     raw = assembly.level + assembly.spread * (scale * z + offset)
-    expected = _CELLS_PER_WELL * np.exp(0.1 * rng.normal() + 0.08 * field + 0.08 * rng.normal(size=P))
-    expected *= (1 - _KILLED * responses[:, -1]) * np.where(is_bad, rng.uniform(0.3, 0.8, P), 1.0)
-    return raw, rng.poisson(expected)
+    return raw, rng.poisson(_CELLS_PER_WELL * expected_cells(rng, field, responses[:, -1], is_bad))
 
 
-def _position(rng: np.random.Generator, row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Edge, centre, row and column effect of one plate at each well, about unit size."""
-    y = row / (N_ROWS - 1) * 2 - 1
-    x = column / (N_COLUMNS - 1) * 2 - 1
+def expected_cells(
+    rng: np.random.Generator, field: NDArray[np.float64], death: NDArray[np.float64], is_bad: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Cells of each well of a plate, as a multiple of the usual number.
+
+    Parameters
+    ----------
+    rng : Generator
+    field : float array, shape (P,)
+        From `position_field`.
+    death : float array, shape (P,)
+        Response to cell death.
+    is_bad : bool array, shape (P,)
+        Wells that went wrong have fewer cells.
+
+    Returns
+    -------
+    float64 array, shape (P,)
+    """
+    P = len(field)
+    expected = np.exp(0.1 * rng.normal() + 0.08 * field + 0.08 * rng.normal(size=P))
+    return expected * (1 - _KILLED * death) * np.where(is_bad, rng.uniform(0.3, 0.8, P), 1.0)
+
+
+def position_field(settings: SimulateSettings, rng: np.random.Generator, plate: pd.DataFrame) -> NDArray[np.float64]:
+    """Edge, centre, row and column effect at each well of one plate, about `settings.position_effect` in size."""
+    n_rows, n_columns = SHAPES[settings.plate_wells]
+    y = plate["row"].to_numpy() / (n_rows - 1) * 2 - 1
+    x = plate["column"].to_numpy() / (n_columns - 1) * 2 - 1
     edge = (np.abs(y) == 1) | (np.abs(x) == 1)
     # Direction is shared by all plates (the incubator), strength is the plate's own.
     shape = np.column_stack([edge, x**2, y, x])
-    return shape @ (np.array([1.0, 0.5, 0.5, 0.3]) + rng.normal(0, 0.5, 4))
+    return settings.position_effect * (shape @ (np.array([1.0, 0.5, 0.5, 0.3]) + rng.normal(0, 0.5, 4)))
 
 
 def _normalise(raw: NDArray[np.float64], is_dmso: NDArray[np.bool_], how: str) -> NDArray[np.float64]:

@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from phenohit.data.profiles import write_profiles
 from phenohit.data.simulate_assays import Assays
-from phenohit.data.simulate_layout import POSITIVE_CONTROLS, feature_names
+from phenohit.data.simulate_layout import POSITIVE_CONTROLS, barcodes, feature_names
 from phenohit.data.simulate_settings import SimulateSettings
 from phenohit.files import write_table, write_text
 
-__all__ = ["write_screen", "write_wells"]
+__all__ = ["write_platemaps", "write_screen", "write_wells"]
+
+CHANNELS = {3: ("DNA", "ER", "AGP"), 5: ("DNA", "ER", "RNA", "AGP", "Mito")}
+"""Channels of simulated images by their number; file numbers count from 1."""
 
 _PLATES = 8  # plates per row group: a plate can be read without reading much else
 _ANSWERS = 20_000_000  # true values written at most; beyond, those of five assays of every kind
@@ -51,10 +54,9 @@ def write_wells(
     """
     names = np.array([*ids, *POSITIVE_CONTROLS, "DMSO"], dtype=object)  # DMSO is -1: the last
     features = feature_names(settings)
-    width = max(3, len(str(int(wells["plate"].max()) + 1)))
     rows = pd.DataFrame(
         {
-            "Metadata_Plate": "SIM-P" + (wells["plate"] + 1).astype(str).str.zfill(width),
+            "Metadata_Plate": barcodes(wells),
             "Metadata_Well": wells["well"],
             "Metadata_Batch": "SIM-B" + (wells["batch"] + 1).astype(str),
             "Metadata_Replicate": (wells["replicate"] + 1).astype(str),
@@ -80,6 +82,37 @@ def write_wells(
         if held:
             flush()
     return features
+
+
+def write_platemaps(folder: Path, settings: SimulateSettings, ids: list[str], wells: pd.DataFrame) -> None:
+    """Write ``barcode_platemap.csv`` and one map per layout, as the Cell Painting Gallery has them.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if absent.
+    settings : SimulateSettings
+    ids : list of str, length N
+        Ids of the compounds.
+    wells : DataFrame, P rows
+        From `plan_wells`.
+    """
+    names = np.array([*ids, *POSITIVE_CONTROLS, "DMSO"], dtype=object)  # DMSO is -1: the last
+    layout = "SIM-M" + (wells["plate"] // settings.n_replicates + 1).astype(str).str.zfill(3)  # replicates are copies
+    table = pd.DataFrame({"Assay_Plate_Barcode": barcodes(wells), "Plate_Map_Name": layout}).drop_duplicates()
+    write_table(folder / "barcode_platemap.csv", table)
+    maps = pd.DataFrame(
+        {
+            "plate_map_name": layout,
+            "well_position": wells["well"],
+            "compound_id": names[wells["compound"].to_numpy()],
+            "pert_type": wells["pert_type"],
+            "concentration_uM": [f"{dose:g}" for dose in wells["dose_uM"]],
+            "Metadata_Batch": "SIM-B" + (wells["batch"] + 1).astype(str),
+        }
+    )
+    for name, one in maps[wells["replicate"] == 0].groupby("plate_map_name"):
+        write_text(folder / "platemap" / f"{name}.txt", one.to_csv(sep="\t", index=False, lineterminator="\n"))
 
 
 def write_screen(
@@ -150,7 +183,7 @@ def _yaml(folder: Path, settings: SimulateSettings, n_measurements: int) -> str:
         "name": f"SIMULATED screen: {settings.n_compounds:,} compounds, seed {settings.seed}",
         "out": (folder / "run").as_posix(),
         "simulated": True,
-        "profiles": {"path": (folder / "simulated_profiles.parquet").as_posix()},
+        **_measured(folder, settings),
         "structures": {
             "path": (folder / "simulated_structures.csv").as_posix(),
             "id": "compound_id",
@@ -177,6 +210,25 @@ def _yaml(folder: Path, settings: SimulateSettings, n_measurements: int) -> str:
     return title + yaml.safe_dump(config, sort_keys=False)
 
 
+def _measured(folder: Path, settings: SimulateSettings) -> dict[str, object]:
+    """Return the part of the settings that says where profiles come from: a table, or images."""
+    if not settings.images:
+        return {"profiles": {"path": (folder / "simulated_profiles.parquet").as_posix()}}
+    return {
+        "images": {
+            "path": (folder / "simulated_images").as_posix(),
+            "layout": "pattern",
+            "pattern": "{plate}/{well}_s{site}_w{channel}.tif",
+            "channels": {name: str(i) for i, name in enumerate(CHANNELS[settings.image_channels], start=1)},
+            "segment": {"nuclei": "DNA", "cells": "ER"},
+        },
+        "profiles": {
+            "platemaps": (folder / "simulated_platemaps").as_posix(),
+            "steps": [{"step": "normalise"}],
+        },
+    }
+
+
 def _readme(settings: SimulateSettings, truth: pd.DataFrame) -> str:
     """Say what the files are, how they were made and what the right answer is."""
     width = max([len(name) for name in truth["assay"]], default=0)
@@ -187,20 +239,37 @@ def _readme(settings: SimulateSettings, truth: pd.DataFrame) -> str:
     ]
     values = "\n".join(f"{name}: {value}" for name, value in asdict(settings).items())
     return _README.format(
-        normalise="mean and SD" if settings.normalise == "standard" else "median and MAD",
+        profiles=_IMAGES
+        if settings.images
+        else _PROFILES.format(normalise="mean and SD" if settings.normalise == "standard" else "median and MAD"),
         threshold=settings.threshold,
         assays="\n".join(lines),
         settings=values,
     )
 
 
+_PROFILES = """\
+simulated_profiles.parquet   one row per well: Metadata_* columns and features. Features are already scaled,
+                             plate by plate, to the {normalise} of the DMSO wells (the usual 'normalised'
+                             level). Position effects and what is left of plate and batch effects are in them."""
+
+_IMAGES = """\
+simulated_images/            one TIFF (16 bits) per plate, well, site and channel. Cells, lighting, noise and faults
+                             are drawn by a program; {plate}/{well}_s{site}_w{channel}.tif
+simulated_images.csv         per view: nuclei drawn, how many of them the border cuts, the fault planted (none,
+                             blurred, saturated, debris, empty, dark) and its channel, the share of saturated
+                             pixels in the worst channel, and by how much the darkest pixel of each channel is lit
+                             less than the brightest. A view without a fault may have no nuclei: the compound
+                             killed the cells.
+simulated_nuclei.parquet     per nucleus drawn: its centre x, y and area in pixels, the area of its cell, whether
+                             the border cuts it and whether it touches another.
+simulated_platemaps/         what is in each well: barcode_platemap.csv and the maps it names."""
+
 _README = """\
 SIMULATED SCREEN: nothing in this folder was measured
 =====================================================
 
-simulated_profiles.parquet   one row per well: Metadata_* columns and features. Features are already scaled,
-                             plate by plate, to the {normalise} of the DMSO wells (the usual 'normalised'
-                             level). Position effects and what is left of plate and batch effects are in them.
+{profiles}
 simulated_structures.csv     compound_id and smiles; also the series each compound was made for (unique to a
                              singleton), and whether it is a deliberate PAINS member, a salt, or the mirror
                              image of another compound.

@@ -10,12 +10,13 @@ import pandas as pd
 from phenohit.data.simulate_settings import SimulateSettings
 from phenohit.errors import ConfigError
 
-__all__ = ["N_COLUMNS", "N_ROWS", "POSITIVE_CONTROLS", "feature_names", "plan_wells"]
+__all__ = ["POSITIVE_CONTROLS", "SHAPES", "barcodes", "feature_names", "plan_wells"]
 
-N_ROWS, N_COLUMNS = 16, 24  # 384-well plate
+SHAPES = {96: (8, 12), 384: (16, 24)}
+"""Rows and columns of a plate by its number of wells."""
 POSITIVE_CONTROLS = ("SIM-POSCON-TOXIC", "SIM-POSCON-MECHANISM")
-_DMSO_COLUMNS = (2, 23)
-_OUTER_COLUMNS = (1, 24)  # DMSO in odd rows, positive controls by turns in even rows
+_DMSO_COLUMNS = {96: (12,), 384: (2, 23)}
+_OUTER_COLUMNS = {96: (1,), 384: (1, 24)}  # DMSO in odd rows, positive controls by turns in even rows
 
 _CHANNELS = ("DNA", "ER", "RNA", "AGP", "Mito")
 _SHAPES = "Area Compactness Eccentricity EulerNumber Extent FormFactor MajorAxisLength MeanRadius Perimeter Solidity"
@@ -24,11 +25,11 @@ _TEXTURES = "AngularSecondMoment Contrast Correlation DifferenceVariance Entropy
 
 
 def plan_wells(settings: SimulateSettings, n_compounds: int) -> pd.DataFrame:
-    """Place compounds and controls on 384-well plates.
+    """Place compounds and controls on plates.
 
-    Columns 2 and 23 hold DMSO, columns 1 and 24 DMSO and positive controls, the rest compounds in random
-    order. The replicates of a plate are exact copies, as acoustic dispensers make them, so position effects
-    do not average out.
+    Of 384 wells, columns 2 and 23 hold DMSO, columns 1 and 24 DMSO and positive controls; of 96 wells, column 12
+    holds DMSO and column 1 DMSO and positive controls. The rest hold compounds in random order. The replicates of a
+    plate are exact copies, as acoustic dispensers make them, so position effects do not average out.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def plan_wells(settings: SimulateSettings, n_compounds: int) -> pd.DataFrame:
     compound = np.concatenate([np.arange(n_compounds), np.repeat(with_series, len(settings.dose_series_uM))])
     dose = np.concatenate([np.full(n_compounds, settings.dose_uM), np.tile(settings.dose_series_uM, len(with_series))])
     order = rng.permutation(len(compound))
-    grid = _grid(n_compounds, settings.dose_uM)
+    grid = _grid(settings.plate_wells, n_compounds, settings.dose_uM)
     free = np.flatnonzero(grid["pert_type"] == "trt")
     controls = np.flatnonzero(grid["pert_type"] != "trt")
     plates: list[pd.DataFrame] = []
@@ -64,12 +65,19 @@ def plan_wells(settings: SimulateSettings, n_compounds: int) -> pd.DataFrame:
     return pd.concat(plates, ignore_index=True)
 
 
-def _grid(n_compounds: int, dose_uM: float) -> pd.DataFrame:
-    """Return the 384 wells of a plate with its controls in place, column by column from the left."""
-    column, row = (axis.ravel() for axis in np.meshgrid(np.arange(N_COLUMNS), np.arange(N_ROWS), indexing="ij"))
-    outer = np.isin(column + 1, _OUTER_COLUMNS)
+def barcodes(wells: pd.DataFrame) -> pd.Series:
+    """Name the plate of every well, such as SIM-P001."""
+    width = max(3, len(str(int(wells["plate"].max()) + 1)))
+    return "SIM-P" + (wells["plate"] + 1).astype(str).str.zfill(width)
+
+
+def _grid(plate_wells: int, n_compounds: int, dose_uM: float) -> pd.DataFrame:
+    """Return the wells of a plate with its controls in place, column by column from the left."""
+    n_rows, n_columns = SHAPES[plate_wells]
+    column, row = (axis.ravel() for axis in np.meshgrid(np.arange(n_columns), np.arange(n_rows), indexing="ij"))
+    outer = np.isin(column + 1, _OUTER_COLUMNS[plate_wells])
     positive = outer & (row % 2 == 1)
-    negative = np.isin(column + 1, _DMSO_COLUMNS) | (outer & ~positive)
+    negative = np.isin(column + 1, _DMSO_COLUMNS[plate_wells]) | (outer & ~positive)
     compound = np.where(positive, n_compounds + (row // 2) % len(POSITIVE_CONTROLS), -1)
     return pd.DataFrame(
         {

@@ -13,7 +13,7 @@ KINDS = ("morphology", "invisible", "cytotoxicity", "chemistry")
 """Kinds of simulated assays, by what can see them."""
 
 _SHARES = ("series_share", "pains_share", "salt_share", "stereo_share", "core_mechanism", "cliff", "toxic_share")
-_SHARES += ("hidden_share", "dose_series_share", "redundancy", "bad_wells", "fill", "repeats")
+_SHARES += ("hidden_share", "dose_series_share", "redundancy", "bad_wells", "fill", "repeats", "bad_views", "shading")
 _AMOUNTS = ("mechanisms_per_series", "series_sd", "effect", "plate_effect", "batch_effect", "position_effect")
 _AMOUNTS += ("measurement_sd", "unseen_sd")
 
@@ -77,6 +77,18 @@ class SimulateSettings:
         Size of edge, row and column effects; they are left in the data.
     bad_wells : float
         Share of wells with five times the noise and fewer cells.
+    plate_wells : {384, 96}
+        Wells of a plate.
+    images : int
+        Views per well to draw as images, from which profiles are then to be measured; 0: profiles, no images.
+    image_size : int
+        Side of a view in pixels; a nucleus measures about 18.
+    image_channels : {3, 5}
+        3: DNA, ER and AGP; 5: DNA, ER, RNA, AGP and Mito.
+    bad_views : float
+        Share of views that are blurred, saturated, empty, dark or have debris in them, by turns.
+    shading : float
+        Light lost in the corners of a view, about; each plate and channel has its own.
     normalise : {"standard", "robust"}
         How each plate is scaled to its DMSO wells: standard (mean, SD) or robust (median, MAD).
     n_morphology : int
@@ -134,6 +146,12 @@ class SimulateSettings:
     batch_effect: float = 0.15
     position_effect: float = 0.4
     bad_wells: float = 0.005
+    plate_wells: Literal[384, 96] = 384
+    images: int = 0
+    image_size: int = 256
+    image_channels: Literal[3, 5] = 3
+    bad_views: float = 0.05
+    shading: float = 0.3
     normalise: Literal["standard", "robust"] = "standard"
     n_morphology: int = 8
     n_invisible: int = 3
@@ -162,6 +180,10 @@ class SimulateSettings:
         _require(self, "n_constant", 0 <= self.n_constant < self.n_features, f"below n_features ({self.n_features})")
         _require(self, "dose_uM", self.dose_uM > 0, "a dose above 0 uM")
         _require(self, "dose_series_uM", all(dose > 0 for dose in self.dose_series_uM), "doses above 0 uM")
+        _require(self, "plate_wells", self.plate_wells in (96, 384), "96 or 384")
+        _require(self, "images", self.images >= 0, "0 or more")
+        _require(self, "image_size", 64 <= self.image_size <= 4096, "64 to 4,096 pixels")
+        _require(self, "image_channels", self.image_channels in (3, 5), "3 or 5")
         _require(self, "n_hits", self.n_hits >= 0, "0 or more")
         _require(self, "seed", self.seed >= 0, "0 or more")
         if self.dose_uM in self.dose_series_uM:

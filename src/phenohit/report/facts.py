@@ -14,8 +14,11 @@ import yaml
 from phenohit.errors import FileError, RunError
 from phenohit.files import read_json, read_table
 from phenohit.report.checks import checks_facts
+from phenohit.report.images import images_facts
 from phenohit.report.labels import labels_facts
+from phenohit.report.measured import measured_plates
 from phenohit.report.picks import hits_facts, replaceable_facts, reviews_facts
+from phenohit.report.pictures import add_views
 from phenohit.report.results import split_facts
 from phenohit.report.selection import selection_facts
 from phenohit.report.tables import number, read_csv, records
@@ -40,8 +43,9 @@ def collect(folder: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Keys ``name, simulated, started, inputs, losses, match, plates, labels, splits, selection, fit, hits,
-        reviews, made, verdict``; ``plates``, ``labels`` and ``fit`` are None where nothing is known of them.
+        Keys ``name, simulated, started, inputs, losses, match, images, plates, labels, splits, selection, fit, hits,
+        reviews, made, verdict``; ``images``, ``plates``, ``labels`` and ``fit`` are None where nothing is known of
+        them.
 
     Raises
     ------
@@ -57,6 +61,8 @@ def collect(folder: Path) -> dict[str, Any]:
     folders = sorted(path for path in (folder / "splits").glob("*") if path.is_dir())
     splits = _ordered([split_facts(path, images=images) for path in folders], folder, manifest)
     hits = hits_facts(folder, splits[0] if splits else None)
+    imaged = measured_plates(folder)
+    add_views(folder, hits, imaged)
     inputs = _inputs(folder, manifest)
     lost = read_csv(folder / "dropped.csv")
     return {
@@ -66,6 +72,7 @@ def collect(folder: Path) -> dict[str, Any]:
         "inputs": inputs,
         "losses": losses(lost),
         "match": _match(read_csv(folder / "match.csv")),
+        "images": images_facts(folder, imaged),
         "plates": checks_facts(folder, lost),
         "labels": labels_facts(folder),
         "splits": splits,

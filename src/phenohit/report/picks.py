@@ -202,6 +202,7 @@ def _cards(picked: pd.DataFrame) -> list[dict[str, Any]]:
         }
         card |= {"structure": structures[i], "nearest_structure": nearest[i], "scaffold": scaffold[i]}
         card["id"] = card["compound_id"] or card["compound"]
+        card["views"] = None  # pictures, where the run has images
         card["pains"] = pains[i] or "none"
         card["off_target"] = off[i]
         card["place"] = " ".join(part for part in (card["plate"], card["well"]) if part)

@@ -1,0 +1,173 @@
+"""The step `images`: from the images of a screen to one table of wells, plate by plate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from phenohit.config import Config, Step
+from phenohit.data.dropped import dropped
+from phenohit.data.views import Views
+from phenohit.errors import ConfigError
+from phenohit.files import read_json, read_table, write_table
+from phenohit.runs import slug
+from phenohit.study import Study
+from phenohit.workers import Workers
+
+__all__ = ["WELLS", "read_images", "with_images"]
+
+log = logging.getLogger("phenohit")
+
+WELLS = "images/wells.parquet"
+# Where a cell lies in its view is layout, not biology; it stays in cells.parquet.
+_POSITION = ("_Location_", "_AreaShape_Center_", "_AreaShape_BoundingBox")
+_ROWS = 20_000  # cells read at a time
+
+
+def with_images(config: Config) -> Config:
+    """Return a config whose profiles are the wells that the step `images` writes.
+
+    Raises
+    ------
+    ConfigError
+        If profiles are named as well.
+
+    Notes
+    -----
+    What is measured of images is raw: where no steps are named, every plate is normalised (median, MAD) to its
+    negative controls, or to all its wells where none are named.
+    """
+    if not config.images.path:
+        return config
+    path = str(Path(config.out) / WELLS)
+    given = config.profiles
+    if given.path and not given.path.endswith(WELLS):  # a run's own config.yaml names its wells
+        raise ConfigError(f"Both images.path and profiles.path ('{given.path}') are set. Leave one of them empty.")
+    steps = given.steps or [Step("normalise", reference="negcon" if given.controls else "plate")]
+    return replace(config, profiles=replace(given, path=path, format="table", steps=steps))
+
+
+def read_images(study: Study) -> None:
+    """Do the step `images`, if there are any: find views, measure every plate, make wells."""
+    source, run = study.config.images, study.run
+    if not source.path:
+        return
+    try:
+        from phenohit.images.layouts import find_views
+        from phenohit.images.plate import OUTPUTS
+        from phenohit.images.state import files_state
+    except ImportError as error:
+        raise ConfigError(
+            f"Images need more libraries ({error}). Install them: pip install 'phenohit[images]'"
+        ) from error
+
+    views, lost = find_views(source)
+    folder = study.folder("images")
+    views.save(folder / "views.parquet")
+    write_table(run.path("images", "views_left_out.csv"), lost)
+    chosen = asdict(replace(source, plates=[], storage={}))
+    workers = Workers(study.config.workers, study.jobs)
+    names = []
+    try:
+        for plate in views.plates:
+            own = views.of_plate(plate)
+            state = files_state(own, source.storage)
+            names.append(f"images/plate/{plate}")
+            where = f"images/{slug(plate)}"
+            run.step(
+                names[-1],
+                partial(_measure, study, own, study.folder(where), state, workers.do),
+                settings=[chosen, study.config.seed, own.rows.to_dict("list"), own.files.to_dict("list")],
+                inputs={f"images of {plate}": state},
+                outputs=[f"{where}/{name}" for name in OUTPUTS],
+            )
+    finally:
+        workers.close()
+    if source.store:
+        _store(study, views)
+    run.step(
+        "images",
+        partial(_wells, study, views),
+        settings=[study.config.profiles.cells, study.config.profiles.min_cells, source.quality.min_views],
+        after=tuple(names),
+        outputs=[WELLS, "dropped/images.csv"],
+    )
+
+
+def _measure(study: Study, views: Views, folder: Path, state: str, do: Callable[..., Any]) -> dict[str, Any]:
+    from phenohit.images.plate import measure_plate
+
+    return measure_plate(views, study.config.images, folder, seed=study.config.seed, state=state, do=do)
+
+
+def _store(study: Study, views: Views) -> None:
+    """Write views as uint8 for image models; plates that are there already are left as they are."""
+    from phenohit.images.store import write_store
+
+    lost = write_store(views, study.config.images, study.folder("images") / "store", study.jobs)
+    write_table(study.run.path("images", "store_left_out.csv"), lost)
+
+
+def _wells(study: Study, views: Views) -> dict[str, Any]:
+    """Summarise the cells of every well; wells with too few views or cells are listed."""
+    from phenohit.profiles.cells import WellTable
+
+    config, run = study.config, study.run
+    place = ["Metadata_Plate", "Metadata_Well"]
+    varying = {"Metadata_Site", *(c for c in views.rows if c.startswith("Metadata_Illum_"))}
+    rows = views.rows[[c for c in views.rows if c not in varying]].drop_duplicates(place, ignore_index=True)
+    folders = {plate: run.folder / "images" / slug(plate) for plate in views.plates}
+    measured = pd.concat([read_table(f / "views.parquet")[0] for f in folders.values()], ignore_index=True)
+    fit = measured[measured["cells"].notna()].groupby(place)["cells"].agg(["size", "sum"])
+    fit = fit.reindex(pd.MultiIndex.from_frame(rows[place])).fillna(0)
+    enough = fit["size"].to_numpy() >= max(config.images.quality.min_views, 1)
+    first = next(iter(folders.values())) / "cells.parquet"
+    features = [f for f in pq.read_schema(first).names if not f.startswith("Metadata_")]
+    features = [f for f in features if not any(part in f for part in _POSITION)]
+    table = WellTable(len(rows), features, config.profiles.cells)
+    index = pd.MultiIndex.from_frame(rows[place])
+    for folder in folders.values():
+        _summarise(table, folder / "cells.parquet", features, index, enough)
+    few = rows.loc[~enough, place].agg(" ".join, axis=1)
+    least = f"fewer than {max(config.images.quality.min_views, 1)} of its views could be measured"
+    rows = rows.assign(
+        Metadata_cell_count=[f"{n:.6g}" for n in (fit["sum"] / fit["size"].clip(lower=1)).to_numpy()],
+        Metadata_n_views=fit["size"].astype(int).astype(str).to_numpy(),
+    )
+    table.n_cells[~enough] = 0
+    profiles, lost = table.finish(rows.astype(str), config.profiles.min_cells)
+    lost = lost[~lost["id"].isin(few)]
+    profiles.save(run.path(WELLS))
+    lists = [_listed(f / "dropped.csv") for f in folders.values()]
+    for name in ("views", "store"):
+        path = run.path("images", f"{name}_left_out.csv")
+        lists += [_listed(path)] if path.exists() else []
+    lists += [dropped("measure images", "well", few, least), lost]
+    write_table(run.path("dropped", "images.csv"), pd.concat(lists, ignore_index=True))
+    cells = sum(read_json(f / "plate.json")["cells"] for f in folders.values())
+    return {"views": len(views), "wells": len(profiles), "cells": cells, "features": len(profiles.features)}
+
+
+def _listed(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def _summarise(table: Any, path: Path, features: list[str], index: pd.MultiIndex, enough: np.ndarray) -> None:
+    """Add the cells of one plate, block by block."""
+    collector = table.collector()
+    for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=[*index.names, *features]):
+        block = batch.to_pandas()
+        at = index.get_indexer(pd.MultiIndex.from_frame(block[list(index.names)].astype(str)))
+        keep = enough[at]
+        at = at[keep]
+        table.count(at)
+        collector.add(at, np.ascontiguousarray(block.loc[keep, features].to_numpy(np.float32)))
+    collector.finish()
