@@ -27,7 +27,7 @@ from phenohit.images.store import open_store, write_store
 from phenohit.imaging import ImageSource
 
 
-def _copies(field: Path, folder: Path, n: int) -> Views:
+def copies(field: Path, folder: Path, n: int) -> Views:
     files = sorted(field.glob("*.tif*"))
     view, rows, names = read_view([str(f) for f in files]), [], []
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def _copies(field: Path, folder: Path, n: int) -> Views:
     return Views(pd.DataFrame(rows), pd.DataFrame(names))
 
 
-def _timed(run: Callable[[], object], times: int = 3) -> float:
+def timed(run: Callable[[], object], times: int = 3) -> float:
     """Seconds of the fastest of several runs: what else the machine does only adds to them."""
     seconds = []
     for _ in range(times):
@@ -73,9 +73,8 @@ def _size(folder: Path) -> float:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e6
 
 
-def main() -> None:
-    field, folder, n = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 96
-    views = _copies(field, folder / "tif", n)
+def compare(field: Path, folder: Path, n: int = 96) -> None:
+    views = copies(field, folder / "tif", n)
     lists, table = views.files.to_numpy(object).tolist(), []
 
     def note(what: str, jobs: int, seconds: float, mb: float | str = "") -> None:
@@ -87,24 +86,24 @@ def main() -> None:
             with Parallel(n_jobs=jobs, prefer=kind) as parallel:
                 parallel(delayed(int)(1) for _ in range(jobs))  # started before the clock
                 run = lambda p=parallel: p(delayed(_converted)(f) for f in lists)  # noqa: E731
-                note(f"TIFF -> 8 bits, {kind}", jobs, _timed(run))
+                note(f"TIFF -> 8 bits, {kind}", jobs, timed(run))
         note(
             "TIFF -> store",
             jobs,
-            _timed(lambda j=jobs: _write_anew(views, folder / "store", j)),
+            timed(lambda j=jobs: _write_anew(views, folder / "store", j)),
             _size(folder / "store"),
         )
     store = open_store(folder / "store")
     npz = [folder / f"P1-{i}.npz" for i in range(n)]
-    note("TIFF -> .npz", 1, _timed(lambda: [_write_npz(p, f) for p, f in zip(npz, lists, strict=True)]),
+    note("TIFF -> .npz", 1, timed(lambda: [_write_npz(p, f) for p, f in zip(npz, lists, strict=True)]),
          sum(p.stat().st_size for p in npz) / 1e6)  # fmt: skip
     order = np.random.default_rng(0).permutation(n)
     for jobs in (1, 2):
-        note("store -> memory", jobs, _timed(lambda j=jobs: [b for b in store.batches(order, 16, j)]))
+        note("store -> memory", jobs, timed(lambda j=jobs: [b for b in store.batches(order, 16, j)]))
         with Parallel(n_jobs=jobs, prefer="threads") as parallel:
             run = lambda p=parallel: p(delayed(_read_npz)(npz[i]) for i in order)  # noqa: E731
-            note(".npz -> memory", jobs, _timed(run))
-    note("check of the store", 2, _timed(lambda: store.check(2)))
+            note(".npz -> memory", jobs, timed(run))
+    note("check of the store", 2, timed(lambda: store.check(2)))
     assert store.check().empty
     assert all(np.array_equal(store.read([i])[0], _read_npz(npz[i])) for i in range(0, n, 17))
     print(f"{n} views of {' x '.join(map(str, store.shapes['P1']))}")
@@ -116,4 +115,4 @@ def _converted(files: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    compare(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:4]))
