@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import joblib
@@ -35,9 +35,12 @@ class Workers:
 
     def __init__(self, how: WorkersConfig, jobs: int) -> None:
         self.how, self.jobs, self.parallel = how, jobs, None
+        self.client: Any = None  # of Dask
 
     def do(self, work: Iterable[Any]) -> Iterable[Any]:
-        """Do delayed calls; results come as they are ready, or all at the end."""
+        """Do delayed calls; results come as they are ready, or (Ray) all at the end."""
+        if self.how.kind == "dask":
+            return self._by_dask(work)
         if self.parallel is None:
             here = {"processes": "loky", "threads": "threading"}
             if self.how.kind in here:
@@ -57,25 +60,39 @@ class Workers:
                 parallel.__exit__(None, None, None)
             except Exception as error:  # of workers that are lost already
                 log.debug("closing workers: %s", error)
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
 
     def _join(self) -> int:
-        """Join the cluster, or start one here; return how many processes it runs."""
+        """Join the Ray cluster, or start one here; return how many processes it runs."""
         address = self.how.address or None
         try:
-            if self.how.kind == "ray":
-                import ray  # pyright: ignore[reportMissingImports]
-                from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
-
-                os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-                if not ray.is_initialized():
-                    here = {} if address else {"num_cpus": self.jobs, "include_dashboard": False}
-                    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
-                register_ray()
-                return max(int(ray.cluster_resources().get("CPU", 1)), 1)
-            from dask.distributed import Client  # pyright: ignore[reportMissingImports]
-
-            return max(sum(Client(address).nthreads().values()), 1)
+            import ray  # pyright: ignore[reportMissingImports]
+            from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise ConfigError(
-                f"workers.kind is '{self.how.kind}', which is not installed here ({error}): install it on all."
-            ) from error
+            raise _absent(self.how, error) from error
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+        if not ray.is_initialized():
+            here = {} if address else {"num_cpus": self.jobs, "include_dashboard": False}
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
+        register_ray()
+        return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
+    def _by_dask(self, work: Iterable[Any]) -> Iterator[Any]:
+        """Hand the calls to Dask itself: joblib 1.6 and Dask 2026.8 do not fit together."""
+        try:
+            from dask.distributed import Client, as_completed  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise _absent(self.how, error) from error
+        if self.client is None:
+            address = self.how.address or None
+            here = {} if address else {"n_workers": self.jobs, "threads_per_worker": 1, "dashboard_address": None}
+            self.client = Client(address, **here)
+        calls = [self.client.submit(function, *given, pure=False, **named) for function, given, named in work]
+        for call in as_completed(calls):
+            yield call.result()
+
+
+def _absent(how: WorkersConfig, error: ImportError) -> ConfigError:
+    return ConfigError(f"workers.kind is '{how.kind}', which is not installed here ({error}): install it on all.")
