@@ -156,6 +156,12 @@ class ChecksConfig:
         beyond what is expected by chance.
     map : bool
         Also replicate mean average precision (copairs; needs the extra `qc`).
+    references : dict[str, list[str]]
+        Column -> values that mark wells with reference compounds, e.g. {compound_id: [Taxol]}; they are
+        compared with earlier wells of the same compound and dose. Empty: they are not.
+    history : str
+        These earlier wells: a run folder whose checks had references, or a table of wells normalised in the
+        same way. Empty: the other plates.
     """
 
     enabled: bool = True
@@ -163,6 +169,8 @@ class ChecksConfig:
     few_cells: float = 0.5
     position: float = 0.25
     map: bool = False
+    references: dict[str, list[str]] = field(default_factory=dict)
+    history: str = ""
 
 
 @dataclass

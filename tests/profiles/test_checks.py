@@ -212,7 +212,7 @@ def test_wells_always_at_one_position_are_reported(clean):
 
 def test_same_seed_same_answer(clean):
     again = checked(screen())
-    for name in vars(clean):
+    for name in set(vars(clean)) - {"history"}:
         pd.testing.assert_frame_equal(getattr(again, name), getattr(clean, name))
 
 
@@ -231,7 +231,7 @@ def test_one_feature_no_wells_known_and_one_plate():
 def test_saved_and_loaded(clean, tmp_path):
     clean.save(tmp_path / "checks")
     again = Checks.load(tmp_path / "checks")
-    for name in vars(clean):
+    for name in set(vars(clean)) - {"history"}:
         pd.testing.assert_frame_equal(getattr(again, name), getattr(clean, name), check_dtype=False)
     (tmp_path / "checks" / "map.parquet").unlink()
     with pytest.raises(FileError, match="does not exist"):

@@ -333,7 +333,7 @@ def _gather(
     failures = pd.concat([pd.DataFrame(p["failures"]) for p in pieces], ignore_index=True)
     keys = ["family", "compartment", "channel", "reason"]
     summed = failures.groupby(keys, as_index=False, sort=False)["cells"].sum() if len(failures) else _EMPTY
-    write_table(folder / "failures.csv", summed)
+    write_table(folder / "failures.csv", summed.astype({"cells": np.int64}))
     counts = pd.DataFrame(
         [c for p in pieces for c in p["counts"]], columns=["view", "cells", "median_area", "left_out"]
     )

@@ -23,6 +23,7 @@ from phenohit.errors import ColumnError, ConfigError, FileError, nearest
 from phenohit.files import read_table, write_table
 from phenohit.profiles import checks_map
 from phenohit.profiles.checks_flags import RULES, flag
+from phenohit.profiles.checks_history import KEPT
 from phenohit.profiles.checks_layout import (
     Layout,
     cell_map,
@@ -34,6 +35,7 @@ from phenohit.profiles.checks_layout import (
     plate_position,
     position_map,
 )
+from phenohit.profiles.checks_reference import References, check_references
 from phenohit.profiles.checks_replicates import Replicates, replicate_checks
 from phenohit.profiles.controls import well_names
 
@@ -62,6 +64,7 @@ class Checks:
         (share - expected) / (1 - expected); p by permutation) and the same with ``cells_`` before, for
         log cell counts; ``replicate_r`` (median over its treated wells of
         the mean correlation with their replicates); ``n_outliers`` (control wells flagged so);
+        ``n_reference, n_reference_off`` (reference wells compared with their history; those off);
         ``rules`` (rules that flag the plate, joined by ';').
     cells : DataFrame, one row per well
         ``plate, well, row, column, pert_type, cell_count``; row and column count from 1, 0 if unknown.
@@ -85,6 +88,9 @@ class Checks:
         ``what`` (plate, well), ``plate, well, rule, value, limit, text``.
     summary : DataFrame
         ``name, value, text``: one number each, with what it means; notes have no value.
+    history : Profiles or None
+        Reference wells that are as expected, with controls: ``checks.history`` of later runs. `load` leaves
+        them on disk.
     """
 
     plates: pd.DataFrame
@@ -95,11 +101,14 @@ class Checks:
     map: pd.DataFrame
     flags: pd.DataFrame
     summary: pd.DataFrame
+    history: Profiles | None = None
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write one Parquet file per table, e.g. ``plates.parquet``."""
-        for field in fields(self):
-            write_table(Path(folder) / f"{field.name}.parquet", getattr(self, field.name), meta={"kind": "checks"})
+        for name in _tables():
+            write_table(Path(folder) / f"{name}.parquet", getattr(self, name), meta={"kind": "checks"})
+        if self.history is not None:
+            self.history.save(Path(folder) / KEPT)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -111,12 +120,16 @@ class Checks:
             If a table is absent, damaged or not one of ours.
         """
         tables = {}
-        for field in fields(cls):
-            path = Path(folder) / f"{field.name}.parquet"
-            tables[field.name], meta = read_table(path)
+        for name in _tables():
+            path = Path(folder) / f"{name}.parquet"
+            tables[name], meta = read_table(path)
             if meta.get("kind") != "checks":
                 raise FileError(f"'{path}' is no table of plate checks. Check the plates again.")
         return cls(**tables)
+
+
+def _tables() -> list[str]:
+    return [field.name for field in fields(Checks) if field.name != "history"]
 
 
 def check_plates(before: Profiles, after: Profiles, config: ChecksConfig, *, seed: int = 0) -> Checks:
@@ -139,6 +152,8 @@ def check_plates(before: Profiles, after: Profiles, config: ChecksConfig, *, see
         If the rows lack Metadata_Plate or Metadata_pert_type.
     ConfigError
         If `config` names an unknown rule, or asks for mAP where copairs is not installed.
+    PhenoHitError
+        If reference wells or their history are not there; `check_references` says which.
     """
     _known_rules(config)
     for name in ("Metadata_Plate", "Metadata_pert_type"):
@@ -154,12 +169,13 @@ def check_plates(before: Profiles, after: Profiles, config: ChecksConfig, *, see
     plates = _plates(before, wells).join(position, on="plate")
     distance = np.full(len(after), np.nan)
     distance[controls] = control_distance(after.X[controls], left.plate[controls])
-    flags, plates = flag(plates, wells, before, after, distance, config)
+    references = check_references(before, after, config, seed=seed)
+    flags, plates = flag(plates, wells, before, after, distance, config, references)
     stages = [("before", before, wells), ("after", after, left)][1 if before is after else 0 :]
     found = [neighbour_shares(p, lay, name, most=_MOST_CONTROLS, seed=seed) for name, p, lay in stages]
     found = [f for f in found if len(f)] or found[:1]
     table, note = checks_map.mean_average_precision(after, left, seed=seed) if config.map else (None, "")
-    summary = _summary(replicates, plates, _everywhere(left, scores, controls, seed), share, table, note)
+    summary = _summary(replicates, plates, _everywhere(left, scores, controls, seed), share, table, note, references)
     log.info("plate checks: %d flags on %d plates", len(flags), flags["plate"].nunique())
     return Checks(
         plates=plates,
@@ -170,6 +186,7 @@ def check_plates(before: Profiles, after: Profiles, config: ChecksConfig, *, see
         map=pd.DataFrame(columns=checks_map.COLUMNS) if table is None else table,
         flags=flags,
         summary=summary,
+        history=references.history,
     )
 
 
@@ -251,6 +268,7 @@ def _summary(
     share: float,
     table: pd.DataFrame | None,
     note: str,
+    references: References,
 ) -> pd.DataFrame:
     found = replicates.treatments
     lines: list[tuple[str, float, str]] = [
@@ -280,7 +298,8 @@ def _summary(
         lines.append(("map", float(table["map"].mean()), "mean average precision of replicates against controls"))
         shown = float((table["corrected_p_value"] < 0.05).mean())
         lines.append(("map_significant", shown, "share of treatments with corrected p below 0.05"))
-    for name, text in (("note_replicates", replicates.note), ("note_map", note)):
+    notes = {"note_replicates": replicates.note, "note_map": note, "note_reference": references.note}
+    for name, text in notes.items():
         if text:
             lines.append((name, np.nan, text))
     return pd.DataFrame(lines, columns=["name", "value", "text"])

@@ -12,6 +12,7 @@ from scipy import stats
 from phenohit.config import ChecksConfig
 from phenohit.data.profiles import Profiles
 from phenohit.profiles.checks_layout import Layout
+from phenohit.profiles.checks_reference import LEAST_OFF, MOST_OFF, References
 
 __all__ = ["RULES", "flag"]
 
@@ -21,6 +22,7 @@ RULES = {
     "position": "a plate whose controls differ by row and column",
     "replicates": "a plate whose wells resemble their replicates far less than on other plates",
     "outlier": "a control well far from the plate's other controls",
+    "reference": "a reference well far from the history of its compound and dose, or a plate with many of them",
 }
 
 _COLUMNS = ["what", "plate", "well", "rule", "value", "limit", "text"]
@@ -36,6 +38,7 @@ def flag(
     after: Profiles,
     distance: NDArray[np.float64],
     config: ChecksConfig,
+    references: References,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Apply all rules.
 
@@ -49,11 +52,13 @@ def flag(
     distance : float64 array, shape (rows of after,)
         Of control wells from their plate's median.
     config : ChecksConfig
+    references : References
+        Of `after`.
 
     Returns
     -------
     flags, plates : DataFrame
-        `plates` with ``n_outliers`` and ``rules``.
+        `plates` with ``n_outliers``, ``n_reference``, ``n_reference_off`` and ``rules``.
     """
     found = [
         *_few_cells(plates, wells, before, config.few_cells),
@@ -61,6 +66,7 @@ def flag(
         *_position(plates, config.position),
         *_replicates(plates),
         *_outliers(after, distance),
+        *_references(after, references),
     ]
     flags = pd.DataFrame(found, columns=_COLUMNS).astype({"value": np.float64, "limit": np.float64})
     text = [c for c in _COLUMNS if c not in ("value", "limit")]
@@ -71,6 +77,8 @@ def flag(
         rules[plate].append(rule)
     plates = plates.assign(
         n_outliers=[int(outliers.get(p, 0)) for p in plates["plate"]],
+        n_reference=_per_plate(references, references.judged).reindex(plates["plate"], fill_value=0).to_numpy(),
+        n_reference_off=_per_plate(references, references.off).reindex(plates["plate"], fill_value=0).to_numpy(),
         rules=pd.Series([";".join(rules[p]) for p in plates["plate"]], index=plates.index, dtype=str),
     )
     return flags, plates
@@ -140,6 +148,27 @@ def _outliers(after: Profiles, distance: NDArray[np.float64]) -> Iterable[_Row]:
         usual = float(np.exp(centre))
         text = f"control well is {distance[i]:.1f} robust spreads from its plate's median; the usual is {usual:.1f}"
         yield "well", plate, well, "outlier", float(distance[i]), limit, text
+
+
+def _references(after: Profiles, references: References) -> Iterable[_Row]:
+    off, judged = (_per_plate(references, mask) for mask in (references.off, references.judged))
+    for plate in off.index[(off > MOST_OFF * judged) & (off >= LEAST_OFF)]:
+        text = f"{off[plate]} of {judged[plate]} reference wells are not as in their history"
+        yield "plate", str(plate), "", "reference", off[plate] / judged[plate], MOST_OFF, text
+    far = references.wells[references.off]
+    names = _wells(after, far["row"].to_numpy())
+    for row, well in zip(far.to_dict("records"), names, strict=True):
+        dose = f" at {row['concentration']} uM" if row["concentration"] else ""
+        text = (
+            f"reference {row['reference']}{dose} is {row['distance']:.1f} spreads from {row['n_history']} historic "
+            f"wells; about 1 in 1,000 is beyond {row['limit']:.1f}"
+        )
+        yield "well", row["plate"], well, "reference", row["distance"], row["limit"], text
+
+
+def _per_plate(references: References, mask: NDArray[np.bool_]) -> pd.Series:
+    """Count reference wells per plate; 0 on plates where none is counted."""
+    return pd.Series(mask.astype(np.intp)).groupby(references.wells["plate"].to_numpy()).sum()
 
 
 def _wells(profiles: Profiles, rows: NDArray[np.intp]) -> list[str]:

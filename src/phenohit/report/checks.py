@@ -47,6 +47,11 @@ ADVICE = {
         "A control's profile is far from the plate's other controls: debris, a compound in the wrong well.",
         "Look at its image. checks.drop: [outlier] keeps such wells out of everything that follows.",
     ),
+    "reference": (
+        "unlike its history",
+        "A reference compound looks otherwise than it did before: wrong well, turned plate, old stock, another stain.",
+        "Check map and stock. If all plates are flagged, the history is of another assay, time or normalisation.",
+    ),
 }
 _ASKED = {
     "plate": "is on the same plate",
@@ -136,15 +141,16 @@ def _ranked(checks: Checks) -> pd.DataFrame:
 def _told(plates: pd.DataFrame, flagged: pd.DataFrame, checks: Checks, losses: pd.DataFrame) -> list[str]:
     n, n_bad = len(plates), len(flagged)
     wells = int((checks.flags["what"] == "well").sum())
+    kind = "control or reference wells" if _n_reference(plates) else "control wells"
     first = f"{n:,} plate{'s' * (n != 1)} checked; "
     if not n_bad:
-        first += "none is flagged" + (f", {wells:,} control wells are." if wells else ", and no control well is.")
+        first += "none is flagged" + (f", {wells:,} {kind} are." if wells else f", and no {kind.removesuffix('s')} is.")
     else:
         worst = flagged.iloc[0]
         why = ", ".join(rule_name(rule) for rule in worst["rules"].split(";"))
         first += f"{n_bad:,} {'is' if n_bad == 1 else 'are'} flagged. "
         first += f"{'It is' if n_bad == 1 else 'The worst is'} {worst['plate']}: {why}"
-        first += f", and {worst['n_flags']:,} of its control wells." if worst["n_flags"] else "."
+        first += f", and {worst['n_flags']:,} of its {kind}." if worst["n_flags"] else "."
     left_out = int((losses["stage"] == "plate checks").sum()) if "stage" in losses else 0
     if not len(checks.flags):
         return [first]
@@ -156,13 +162,17 @@ def _told(plates: pd.DataFrame, flagged: pd.DataFrame, checks: Checks, losses: p
 def _tiles(
     plates: pd.DataFrame, flagged: pd.DataFrame, checks: Checks, summary: dict[str, float | None]
 ) -> list[dict[str, str]]:
-    wells = checks.flags[checks.flags["what"] == "well"]
+    wells = checks.flags[(checks.flags["what"] == "well") & (checks.flags["rule"] != "reference")]
     of_plates = flagged["rules"].str.split(";").explode().value_counts()
     controls = int(plates["n_negcon"].sum())
     tiles = [
         _tile(f"{len(flagged):,}", f"of {len(plates):,} plates flagged", _counts(of_plates)),
         _tile(f"{len(wells):,}", f"of {controls:,} control wells flagged", _counts(wells["rule"].value_counts())),
     ]
+    if n_reference := _n_reference(plates):
+        off = int(plates["n_reference_off"].sum())
+        note = f"{n_reference / 1000:,.1f} expected by chance"
+        tiles.append(_tile(f"{off:,}", f"of {n_reference:,} reference wells unlike their history", note))
     cells = plates["control_cells"].dropna()
     if len(cells):
         note = f"{cells.min():,.0f} to {cells.max():,.0f} over the plates"
@@ -176,6 +186,11 @@ def _tiles(
         note = f"5% expected by chance; {len(checks.replicates):,} treatments"
         tiles.append(_tile(f"{percent:.0f}%", "of treatments replicate", note))
     return tiles
+
+
+def _n_reference(plates: pd.DataFrame) -> int:
+    """Count reference wells that were judged; 0 also in runs that knew no such rule."""
+    return int(plates["n_reference"].sum()) if "n_reference" in plates else 0
 
 
 def _tile(value: str, label: str, note: str) -> dict[str, str]:
@@ -203,7 +218,8 @@ def _rules(kinds: pd.Series) -> list[dict[str, Any]]:
 
 _NUMBERS = (
     "n_wells", "n_negcon", "control_cells", "control_cells_cv", "position_share", "position_expected",
-    "cells_position_share", "cells_position_expected", "replicate_r", "n_outliers", "n_flags",
+    "cells_position_share", "cells_position_expected", "replicate_r", "n_outliers", "n_reference",
+    "n_reference_off", "n_flags",
 )  # fmt: skip
 
 
