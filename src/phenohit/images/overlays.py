@@ -15,7 +15,7 @@ from phenohit.images.objects import Objects
 
 __all__ = ["composite", "draw_functions", "draw_outlines", "png"]
 
-CELL, NUCLEUS = (80, 255, 80), (255, 70, 30)
+CELL, NUCLEUS = (255, 90, 230), (255, 225, 40)  # magenta and yellow: told apart by any eye, on blue and green
 # blue, green, red and so on, told apart when laid over each other; more channels begin anew
 _COLOURS = np.array([[0.2, 0.4, 1], [0.1, 0.9, 0.2], [1, 0.2, 0.1], [0.9, 0.8, 0.1], [0.9, 0.1, 0.9]], np.float32)
 
@@ -47,7 +47,7 @@ def composite(view: ArrayLike, *, low: float = 1.0, high: float = 99.8) -> np.nd
 
 
 def draw_outlines(view: ArrayLike, objects: Objects, *, zoom: int = 1) -> np.ndarray:
-    """Draw the outlines of nuclei (red) and cells (green) over a view.
+    """Draw the outlines of nuclei (yellow) and cells (magenta) over a view.
 
     Parameters
     ----------
