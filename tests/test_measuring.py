@@ -53,6 +53,7 @@ def test_wells_are_the_medians_of_their_cells(screen):
     lost = pd.read_csv(screen / "run" / "dropped" / "images.csv")
     named = set(lost.loc[lost["what"] == "well", "id"].str.split(" ").str[-1])
     assert every == set(wells.rows["Metadata_Well"]) | named
+    assert not named & set(wells.rows["Metadata_Well"])
 
 
 def test_bad_views_are_found_and_good_ones_kept(screen):

@@ -136,7 +136,7 @@ def _wells(study: Study, views: Views) -> dict[str, Any]:
     index = pd.MultiIndex.from_frame(rows[place])
     for folder in folders.values():
         _summarise(table, folder / "cells.parquet", features, index, enough)
-    few = rows.loc[~enough, place].agg(" ".join, axis=1)
+    few = rows["Metadata_Plate"].str.cat(rows["Metadata_Well"], sep=" ").to_numpy(object)[~enough]
     least = f"fewer than {max(config.images.quality.min_views, 1)} of its views could be measured"
     rows = rows.assign(
         Metadata_cell_count=[f"{n:.6g}" for n in (fit["sum"] / fit["size"].clip(lower=1)).to_numpy()],

@@ -77,7 +77,7 @@ class Views:
 
     def names(self) -> pd.Series:
         """Plate/well/site of every view, shape (V,)."""
-        return self.rows[_KEY].agg("/".join, axis=1) if len(self) else pd.Series([], dtype=str)
+        return self.rows[_KEY[0]].str.cat([self.rows[c] for c in _KEY[1:]], sep="/")
 
     def complete(self) -> np.ndarray:
         """Whether every channel of a view has a file; bool, shape (V,)."""

@@ -14,7 +14,16 @@ from phenohit.data.joins import find_column
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ColumnError, ConfigError, FileError, nearest, some
 
-__all__ = ["KEPT", "control_rows", "history_of", "medians", "reference_groups", "reference_wells", "shared_history"]
+__all__ = [
+    "KEPT",
+    "control_rows",
+    "history_file",
+    "history_of",
+    "medians",
+    "reference_groups",
+    "reference_wells",
+    "shared_history",
+]
 
 KEPT = "reference_wells.parquet"  # in the folder `checks` of a run: history for later runs
 _SCALE = 5.0  # spreads that differ by more than this factor in most features: other units
@@ -63,25 +72,30 @@ def reference_wells(
     return found, notes
 
 
-def history_of(path: str) -> Profiles:
-    """Read earlier wells: a table, or what a run kept of its reference wells.
+def history_file(path: str) -> Path:
+    """Return the file that `checks.history` means: itself, or what a run kept of its reference wells.
 
     Raises
     ------
     FileError
-        If nothing is there, or the run kept no reference wells.
+        If a run kept no reference wells.
     """
-    if Path(path).is_dir():
-        kept = Path(path) / "checks" / KEPT
-        if not kept.is_file():
-            raise FileError(
-                f"checks.history: '{path}' has no 'checks/{KEPT}'. A run keeps one if its checks.references name "
-                "wells: run it again with them, or give a table of wells."
-            )
-        return Profiles.load(kept)
+    if not Path(path).is_dir():
+        return Path(path)
+    kept = Path(path) / "checks" / KEPT
+    if not kept.is_file():
+        raise FileError(
+            f"checks.history: '{path}' has no 'checks/{KEPT}'. A run keeps one if its checks.references name "
+            "wells: run it again with them, or give a table of wells."
+        )
+    return kept
+
+
+def history_of(path: str) -> Profiles:
+    """Read earlier wells: any table of wells, also one that a run kept."""
     from phenohit.data.read import read_profiles
 
-    return read_profiles(ProfileSource(path=path))[0]
+    return read_profiles(ProfileSource(path=str(history_file(path))))[0]
 
 
 def shared_history(
