@@ -87,6 +87,7 @@ def test_the_labels_hold_the_results_and_the_settings_read_them(screen, reviewed
     of = new.tasks.set_index("task")["assay"]
     assert of[screen.task] == screen.assay
     config = (folder / "refit.yaml").read_text()
+    assert "images" not in yaml.safe_load(config)  # measured already; the wells are read
     assert screen.task in config
 
 

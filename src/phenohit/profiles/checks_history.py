@@ -92,10 +92,13 @@ def history_file(path: str) -> Path:
 
 
 def history_of(path: str) -> Profiles:
-    """Read earlier wells: any table of wells, also one that a run kept."""
+    """Read earlier wells: what a run kept, or any table of wells."""
+    file = history_file(path)
+    if file.name == KEPT:
+        return Profiles.load(file)
     from phenohit.data.read import read_profiles
 
-    return read_profiles(ProfileSource(path=str(history_file(path))))[0]
+    return read_profiles(ProfileSource(path=str(file)))[0]
 
 
 def shared_history(
@@ -120,9 +123,8 @@ def shared_history(
     if "Metadata_Plate" in past.rows:
         again = past.rows["Metadata_Plate"].isin(set(after.rows["Metadata_Plate"])).to_numpy()
         there = past.take(~again)
-        notes += [f"{again.sum():,} wells of the history are on plates judged here and have no part"] * bool(
-            again.any()
-        )
+        if again.any():
+            notes.append(f"{again.sum():,} wells of the history are on plates judged here and have no part")
     features = [after.features[j] for j in shared]
     past = there.with_features(there.X[:, [own[name] for name in features]], features, "shared features")
     old = past.X[control_rows(past)]

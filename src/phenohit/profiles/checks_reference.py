@@ -109,7 +109,7 @@ def check_references(before: Profiles, after: Profiles, config: ChecksConfig, *,
     wells, and at least 2, are beyond the limit.
 
     On simulated clean screens, 0.03 to 0.17 % of wells with normal noise were beyond the limit, 0.4 to 0.5 % where
-    it came from 40 wells, 0.6 % with t noise of 5 degrees of freedom, 2 % with 3; none of 5,260 plates was flagged.
+    it came from 40 wells, 0.6 % with t noise of 5 degrees of freedom, 2 % with 3; none of 4,740 plates was flagged.
     """
     if not config.references:
         if config.history:

@@ -129,6 +129,7 @@ def refit_settings(run: Path, folder: Path, labels: Labels, task: str) -> list[s
     out = run.with_name(f"{run.name}-next")
     config |= {"name": f"{name}, with results", "out": out.as_posix(), "activities": [*kept, added]}
     config["hits"] = {**(config.get("hits") or {}), "tasks": [task]}
+    config.pop("images", None)  # they are measured: profiles.path names this run's wells
     text = yaml.safe_dump(config, sort_keys=False)
     if "(not shown)" in text or ":***@" in text:
         notes.append("The run's settings hold a secret that is not written anywhere: put it into refit.yaml.")
