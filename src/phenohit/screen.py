@@ -26,11 +26,15 @@ log = logging.getLogger("phenohit")
 def read_screen(study: Study) -> None:
     """Do the step `data`: profiles and structures in, compounds out."""
     from phenohit.data.inputs import profile_inputs
+    from phenohit.profiles.checks_history import history_file
 
     config = study.config
     inputs = profile_inputs(config.profiles) if config.profiles.path else {}
     if config.structures.path:
         inputs[config.structures.path] = hash_file(config.structures.path)
+    if config.checks.history:
+        history = history_file(config.checks.history)
+        inputs[str(history)] = hash_file(history)
     learned = ["steps/steps.json"] if config.profiles.path else []  # what `predict` needs
     study.run.step(
         "data",

@@ -268,3 +268,27 @@ def test_real_plates_of_another_time_are_unlike_their_history(shared_data, tmp_p
     config.history = str(tmp_path / "run")
     plates = check_plates(two_days, two_days, config).plates
     assert plates["rules"].str.contains("reference").mean() > 0.9
+
+
+def test_copies_of_a_feature_do_not_outvote_the_others():
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(41, 2))
+    first = 9 + noise[:, :1] + rng.normal(size=(41, 60)) * 0.01
+    X = np.hstack([first, 5 + noise[:, 1:]]).astype(np.float32)
+    X[40, 60] += 8
+    plates, codes = np.array([f"P{i % 8}" for i in range(40)]), np.zeros(41, dtype=np.intp)
+    distance, _ = reference_distances(X[:40], codes[:40], plates, X[40:], codes[40:])
+    assert distance[0] > 4
+
+
+def test_features_are_those_on_which_references_differ_from_controls():
+    given = screen(n_plates=40)
+    X = given.X.copy()
+    X[:, :60] = np.random.default_rng(4).normal(size=(len(X), 60)) + 20  # of references and controls alike
+    wanted = given.rows["Metadata_compound_id"].eq("c0") & given.rows["Metadata_concentration_uM"].eq("10")
+    rows = given.rows.assign(Metadata_role=np.where(wanted, "reference", ""))
+    bad = np.flatnonzero(wanted)[7]
+    X[bad, 60:] += 4
+    given = Profiles(X.astype(np.float32), rows, given.features)
+    found = check_references(given, given, ChecksConfig(references={"role": ["reference"]}))
+    assert found.wells.loc[found.off, "row"].tolist() == [bad]
