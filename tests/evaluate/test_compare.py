@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import pearsonr, wilcoxon
+from scipy.stats import pearsonr, rankdata, wilcoxon
 
 from phenohit.errors import ShapeError
-from phenohit.evaluate.compare import compare
+from phenohit.evaluate.compare import compare, holm
 
 
 def table(values, names=None):
@@ -33,6 +35,7 @@ def test_equals_scipy_over_tasks_where_both_are_defined():
     for method, other, u, v in (("a", "b", x, y), ("b", "a", y, x)):
         found = row(result, method, other)
         assert found["n_tasks"] == 38
+        assert found["n_left_out"] == 2
         assert found["p_value"] == pytest.approx(wilcoxon(u, v, alternative="greater").pvalue, rel=1e-9)
         assert found["mean_difference"] == pytest.approx((u - v).mean())
         assert found["mean"] - found["mean_other"] == pytest.approx(found["mean_difference"])
@@ -85,6 +88,47 @@ def test_equal_and_constant_tables():
     assert found["share_better"] == 0
     assert found["pearson_r"] == pytest.approx(1)
     assert np.isnan(row(result, "a", "c")["pearson_r"])
+
+
+@pytest.mark.parametrize("n", [5, 8, 12])
+@pytest.mark.parametrize("zeros", [0, 3])
+def test_p_is_the_share_of_all_signs(n, zeros):
+    # Zeros left out, ties with mid-ranks: every choice of signs counted.
+    stream = np.random.default_rng(n)
+    difference = np.concatenate([stream.choice([-0.2, -0.1, 0.1, 0.2, 0.3], n), np.zeros(zeros)])
+    stream.shuffle(difference)
+    a = stream.random(n + zeros)
+    result = compare({"a": table(a), "b": table(a - difference)})  # subtracting leaves rounding errors
+    rank = rankdata(np.abs(difference[difference != 0]))
+    signs = np.array(list(product([0, 1], repeat=n)))
+    reached = signs @ rank >= rank[difference[difference != 0] > 0].sum() - 1e-9
+    assert row(result, "a", "b")["p_value"] == pytest.approx(reached.mean())
+    assert row(result, "a", "b")["n_tasks"] == n + zeros
+    assert row(result, "a", "b")["share_better"] == (difference > 0).mean()
+
+
+@pytest.mark.parametrize("zero_method", ["wilcox", "pratt", "zsplit"])
+def test_zeros_as_scipy_states(zero_method):
+    stream = np.random.default_rng(3)
+    a = stream.integers(0, 64, 60) / 64
+    b = np.clip(a + stream.integers(-3, 2, 60) / 64, 0, 1)
+    result = compare({"a": table(a), "b": table(b)}, zero_method=zero_method)
+    expected = wilcoxon(a - b, zero_method=zero_method, alternative="greater").pvalue
+    assert row(result, "a", "b")["p_value"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_tasks_left_out_are_counted():
+    a = table([0.1, 0.2, np.nan, 0.4], ["p", "q", "r", "s"])
+    b = table([np.nan, 0.3, 0.5], ["p", "q", "x"])
+    result = compare({"a": a, "b": b})
+    assert result["n_tasks"].tolist() == [1, 1]
+    assert result["n_left_out"].tolist() == [4, 4]  # p, r, s, x
+
+
+def test_holm_by_hand():
+    found = holm(np.array([0.04, np.nan, 0.01, 0.03, 0.6]))
+    np.testing.assert_allclose(found, [0.09, np.nan, 0.04, 0.09, 0.6])
+    assert holm(np.array([0.9, 0.8])).tolist() == [1, 1]
 
 
 def test_another_metric_and_one_method():
