@@ -13,6 +13,11 @@ settings.register_profile("phenohit", deadline=None, derandomize=True)
 settings.load_profile("phenohit")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the groups that one worker does alone: at the end the other would wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with the real data sets; set PHENOHIT_DATA to it."""
