@@ -145,7 +145,7 @@ def test_a_changed_setting_redoes_only_what_depends_on_it(finished, screen, capl
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX")
-@pytest.mark.parametrize("when", [0.6])
+@pytest.mark.parametrize("when", [0.25, 0.7])
 def test_a_killed_run_resumes_to_the_same_result(finished, screen, tmp_path, when):
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "phenohit", "run", str(screen / "simulated.yaml"), "--out", str(out), *FAST]

@@ -84,7 +84,7 @@ def read_images(study: Study) -> None:
             where = f"images/{slug(plate)}"
             run.step(
                 names[-1],
-                partial(_measure, study, own, study.folder(where), state, workers.do),
+                partial(_measure, study, own, study.folder(where).resolve(), state, workers.do),
                 settings=[chosen, study.config.seed, own.rows.to_dict("list"), own.files.to_dict("list")],
                 inputs={f"images of {plate}": state},
                 outputs=[f"{where}/{name}" for name in OUTPUTS],

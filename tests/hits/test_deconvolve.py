@@ -8,7 +8,8 @@ from scipy.stats import false_discovery_control, fisher_exact, mannwhitneyu
 
 from phenohit.data.labels import Labels
 from phenohit.errors import LabelError, ShapeError
-from phenohit.hits.deconvolve import COLUMNS, deconvolve, holm
+from phenohit.evaluate.compare import holm
+from phenohit.hits.deconvolve import COLUMNS, deconvolve
 
 NAMES = ["phenotype", "target", "noise 1", "noise 2", "phenotype, other cut-off"]
 

@@ -373,7 +373,7 @@ def test_another_device_is_asked_for_nothing_it_cannot_do(
     def refuse(*_: Any, **__: Any) -> None:
         raise TypeError("a tensor on another device is no array")
 
-    data, truth, measured = problem(200, 8, 24, seed=4)
+    data, truth, measured = problem(300, 12, 24, seed=4)
     if form != "dense":
         bits = data.X > 0.5
         data = Profiles(
@@ -383,7 +383,7 @@ def test_another_device_is_asked_for_nothing_it_cannot_do(
         monkeypatch.setattr(sides, "WIDE", 20)
     dense = measured if kind == "value" else (measured > 6).astype(float) + 0 * measured
     table = labels(data, dense, kind)
-    settings = {**SHORT, "sweeps": 100, "chains": 2, "noise": "adaptive", "held_out": 0.05}
+    settings = {**SHORT, "sweeps": 160, "chains": 2, "noise": "adaptive", "held_out": 0.05}
     here = Macau(**settings).fit(data, table, seed=1).predict(data).score
     monkeypatch.setattr(chains, "_device", lambda *_: Cuda("cpu"))
     with monkeypatch.context() as only:

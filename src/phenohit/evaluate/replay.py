@@ -14,7 +14,7 @@ from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.seeds import task_stream
 from phenohit.progress import track
 
-__all__ = ["average", "paired_differences", "replay"]
+__all__ = ["average", "paired_differences", "replay", "shared_entries"]
 
 _CELLS = 1 << 19  # weights held at a time
 _WORK = 2_000_000  # weights drawn for one task: larger tasks get fewer replicates,
@@ -115,7 +115,7 @@ def paired_differences(
     """
     if entries.tasks != other.tasks:
         raise ShapeError("Two methods can only be compared on the same tasks; these are of different labels.")
-    mine, theirs = _shared(entries, other)
+    mine, theirs = shared_entries(entries, other)
     order = np.argsort(entries.task[mine], kind="stable")
     mine, theirs = mine[order], theirs[order]
     start = np.searchsorted(entries.task[mine], np.arange(len(entries.tasks) + 1))
@@ -202,7 +202,7 @@ def _mean_interval(values: Values, confidence: float, replicates: int, seed: int
     return float(low), float(high)
 
 
-def _shared(entries: Entries, other: Entries) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def shared_entries(entries: Entries, other: Entries) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Positions in both of the entries of one task, fold and compound that both have."""
     folds = int(max(e.fold.max(initial=0) for e in (entries, other))) + 1
     width = int(max(e.compound.max(initial=0) for e in (entries, other))) + 1

@@ -16,7 +16,7 @@ from phenohit.errors import ConfigError, LabelError, ShapeError, some
 from phenohit.evaluate.compare import holm
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.metrics import METRICS, mean_over_folds
-from phenohit.evaluate.replay import _shared
+from phenohit.evaluate.replay import shared_entries
 from phenohit.evaluate.seeds import task_stream
 from phenohit.progress import track
 
@@ -145,7 +145,7 @@ def roc_tests(
     _check_permutations(permutations)
     if entries_a.tasks != entries_b.tasks:
         raise ShapeError("Two methods can only be compared on the same tasks; these are of different labels.")
-    at, other = _shared(entries_a, entries_b)  # in the order of task, fold and compound
+    at, other = shared_entries(entries_a, entries_b)  # in the order of task, fold and compound
     a, b = _rows(entries_a, at), _rows(entries_b, other)
     differ = np.flatnonzero(a.y != b.y)
     if len(differ):

@@ -10,25 +10,16 @@ from scipy.stats import fisher_exact, rankdata
 
 from phenohit.data.labels import Labels
 from phenohit.errors import LabelError, ShapeError
+from phenohit.evaluate.compare import holm
 from phenohit.hits.rank import same_assay
 
-__all__ = ["COLUMNS", "deconvolve", "holm"]
+__all__ = ["COLUMNS", "deconvolve"]
 
 COLUMNS = [
     "rank", "task", "assay", "auroc", "p", "p_holm", "n_active_series", "n_inactive_series", "active_measured",
     "active_hits", "inactive_measured", "inactive_hits", "p_labels", "p_labels_holm",
 ]  # fmt: skip
 LEAST = 3  # series of each kind
-
-
-def holm(p: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Adjust p-values for their number (Holm 1979), shape (T,); NaN stays NaN and does not count."""
-    p = np.asarray(p, dtype=np.float64)
-    out = np.full(len(p), np.nan)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    out[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
-    return out
 
 
 def deconvolve(
