@@ -25,7 +25,8 @@ from scipy import sparse
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from phenohit.models.fit import Plan, Rows, threads, train
+from phenohit.models.fit import Plan, threads, train
+from phenohit.models.fit_rows import Rows
 from phenohit.models.network import NetworkSettings, Perceptron
 
 F, T, FILL, BATCH = 842, 1200, 0.016, 128

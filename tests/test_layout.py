@@ -21,10 +21,10 @@ ALLOWED = {
     "images": {"data"},
     "profiles": {"data", "chem"},
     "labels": {"data", "chem"},
-    "models": {"data", "profiles", "labels"},
-    "evaluate": {"data", "chem", "profiles", "labels", "models"},
+    "models": {"data", "images", "profiles", "labels"},
+    "evaluate": {"data", "chem", "images", "profiles", "labels", "models"},
     "hits": {"data", "chem", "profiles", "labels", "models", "evaluate"},
-    "report": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits"},
+    "report": {"data", "chem", "images", "profiles", "labels", "models", "evaluate", "hits"},
     "review": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits", "report", "runs", "settings"},
     # A study is a run and more.
     "studies": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits", "review", "pipeline", "runs"},

@@ -43,7 +43,7 @@ def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any
     header = {"phenohit": json.dumps(meta, sort_keys=True)}
     with atomic(path) as partial:
         try:
-            save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial, metadata=header)
+            save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, partial, metadata=header)
         except SafetensorError as error:  # the library hides the system's error number in its text
             full = "No space left" in str(error) or "os error 28" in str(error)
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error

@@ -16,7 +16,8 @@ import phenohit.models.fit as training
 from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, LabelError, RunError
-from phenohit.models.fit import Rows, generator
+from phenohit.models.fit import generator
+from phenohit.models.fit_rows import Rows
 from phenohit.models.network import Network, NetworkSettings, Perceptron, _drop
 
 
@@ -79,7 +80,7 @@ def test_entries_are_those_of_the_rows() -> None:
     kept = np.flatnonzero(np.diff(labels.Y.indptr))
     assert len(rows) == len(kept) < 40
     order = np.random.default_rng(1).permutation(len(kept))[:15]
-    entry, y = rows.entries(torch.from_numpy(order), int(rows.count[order].sum()))
+    entry, y = rows.measured.entries(torch.from_numpy(order), int(rows.count[order].sum()))
     dense = np.full((15, 4), np.nan)
     dense.reshape(-1)[entry.numpy()] = y.numpy()
     expected = np.full((15, 4), np.nan)

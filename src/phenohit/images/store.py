@@ -36,7 +36,7 @@ from phenohit.images.state import files_state
 from phenohit.imaging import ImageSource
 from phenohit.progress import track
 
-__all__ = ["Store", "is_store", "open_store", "write_store"]
+__all__ = ["Store", "is_store", "open_store", "read_chunk", "write_store"]
 
 log = logging.getLogger("phenohit")
 
@@ -277,7 +277,7 @@ class Store:
         found = np.empty((len(at), *(shapes.pop() if shapes else (len(self.views.channels), 0, 0))), dtype=np.uint8)
         firsts = self.views.files.iloc[:, 0].to_numpy(object)[at]
         with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-            list(pool.map(_read_chunk, firsts, found))
+            list(pool.map(_read_view, firsts, found))
         return found
 
     def batches(
@@ -302,7 +302,7 @@ class Store:
         def said(file: str, shape: tuple[int, ...], expected: str) -> str:
             image = np.empty(shape, dtype=np.uint8)
             try:
-                _read_chunk(file, image)
+                _read_view(file, image)
             except FileError as error:
                 return str(error)
             return "" if _checksum(image) == expected else f"its pixels are not those that were written. {_AGAIN}"
@@ -313,14 +313,24 @@ class Store:
         return dropped("check store", "view", bad, list(bad.values()))
 
 
-def _read_chunk(file: str, out: NDArray[np.uint8]) -> None:
-    """Read one view into `out`; a chunk that is absent is an error, not black."""
+def _read_view(file: str, out: NDArray[np.uint8]) -> None:
+    """Read the view that a file of `Views` names, such as ``plates.zarr/P1#10``."""
+    array, number = split_address(file)
+    read_chunk(Path(array), (number or 0) // len(out), out)
+
+
+def read_chunk(array: Path, row: int, out: NDArray[np.uint8]) -> None:
+    """Read one view of a plate's array into `out` (C, H, W).
+
+    Raises
+    ------
+    FileError
+        If it is damaged, or absent: an absent chunk is not black.
+    """
     import imagecodecs
 
-    array, number = split_address(file)
-    row = (number or 0) // len(out)
     try:
-        packed = _chunk(Path(array), row, out.ndim).read_bytes()
+        packed = _chunk(array, row, out.ndim).read_bytes()
         # Blosc does not look where its input ends: what the header says is compared with what is there.
         n_pixels, _, n_bytes = struct.unpack("<3I", packed[4:16])
         if n_pixels != out.size or n_bytes != len(packed):

@@ -54,6 +54,8 @@ class Model(Protocol):
     ----------
     name : str
         Its key in ``MODELS``.
+    sees : str
+        What it learns from: profiles (where it does not say), views or crops.
     needs_scaling : bool
         Whether features should be standardised first (`phenohit.profiles.prepare`).
     uses_valid : bool
@@ -84,7 +86,7 @@ class Model(Protocol):
         Parameters
         ----------
         data : Profiles, N rows
-            Finite features.
+            Finite features. A model whose ``sees`` is views or crops takes `phenohit.images.samples.ImageRows`.
         labels : Labels, N rows
             Binary tasks. A task that lacks one of its classes is not learned: its score is the
             smoothed active share of `Known`.
@@ -173,12 +175,12 @@ class Known:
     fitted: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, data: Profiles, labels: Labels, *, values: bool = False) -> Known:
+    def of(cls, data: Any, labels: Labels, *, values: bool = False) -> Known:
         """Check that `data` and `labels` can be learned from, and remember what is needed.
 
         Parameters
         ----------
-        data, labels : Profiles and Labels, N rows
+        data, labels : Profiles (or ImageRows) and Labels, N rows
         values : bool
             Whether tasks may hold values; one with any counts as fitted, and its share means nothing.
 
@@ -197,7 +199,7 @@ class Known:
         fitted = (active > 0) & ((inactive > 0) | of_values) & (len(data.features) > 0)
         return cls(list(data.features), labels.task_names, share, fitted)
 
-    def require(self, data: Profiles) -> None:
+    def require(self, data: Any) -> None:
         """Refuse rows that have other features, another order of them, or gaps."""
         if list(data.features) != self.features:
             fewer = [f for f in self.features if f not in set(data.features)]
@@ -257,8 +259,10 @@ class Known:
         return cls(features, tasks, share, fitted)
 
 
-def check_finite(data: Profiles) -> None:
-    """Refuse features that are NaN or infinite, naming the first of them."""
+def check_finite(data: Any) -> None:
+    """Refuse features that are NaN or infinite, naming the first of them; images have none."""
+    if not isinstance(data, Profiles):
+        return
     step = max(1, (1 << 24) // max(len(data.features), 1))  # blocks, so that no mask as large as X is made
     for start in range(0, len(data), step):
         bad = ~np.isfinite(data.X[start : start + step])
@@ -271,7 +275,7 @@ def check_finite(data: Profiles) -> None:
             )
 
 
-def check_pair(data: Profiles, labels: Labels, *, values: bool = False) -> None:
+def check_pair(data: Any, labels: Labels, *, values: bool = False) -> None:
     """Refuse labels that are not those of the rows of `data`, or that hold values where `values` is False."""
     if len(data) != len(labels):
         raise ShapeError(f"There are {len(data)} rows of features but {len(labels)} rows of labels: align them first.")
@@ -310,6 +314,7 @@ def _suits(value: object, kind: Any) -> bool:
         return any(_suits(value, one) for one in typing.get_args(kind))
     if kind in (int, float) and isinstance(value, bool):
         return False
+    kind = typing.get_origin(kind) or kind  # of a list or dict, what it holds is the model's to check
     return isinstance(value, (int, float) if kind is float else kind)
 
 

@@ -1,4 +1,4 @@
-"""The one training loop: minibatches by index over a matrix that stays on the device.
+"""The one training loop: minibatches from a feed, be it a matrix on the device or images on a disk.
 
 All randomness is drawn from generators seeded by (seed, epoch, step), never from torch's global
 one. A checkpoint therefore needs no generator state: with the parameters, the momentum and three
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor, nn
 
 from phenohit.errors import FileError, RunError
@@ -27,17 +27,15 @@ from phenohit.models.loss import masked_cross_entropy
 from phenohit.progress import track
 from phenohit.tensors import read_tensors, write_tensors
 
-__all__ = ["Plan", "Rows", "State", "generator", "threads", "train"]
+__all__ = ["Batch", "Feed", "Plan", "State", "generator", "threads", "train"]
 
 CHECKPOINT_SECONDS = 10.0  # a killed run loses at most this much training
-_COPIED = 16_384  # rows moved to the device at a time
-_VALID_ROWS = 8192  # rows whose validation loss is computed at a time
 log = logging.getLogger("phenohit")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train; see `phenohit.models.network.NetworkSettings` for what each means."""
+    """How to train; see `NetworkSettings` and `ImageSettings` for what each means."""
 
     epochs: int
     batch: int
@@ -47,61 +45,61 @@ class Plan:
     clip: float | None
     patience: int  # 0: no early stopping
     bfloat16: bool = False
+    select: Literal["loss", "auroc"] = "loss"  # what the best epoch has the best of, on validation rows
+    keep_best: bool = False  # also without early stopping
+    warm_up: int = 0  # epochs in which the rate rises from 0
+    cosine: int = 0  # epoch at which the rate, falling as a cosine, has reached 0; 0: constant
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Features and sparse labels of some rows, resident on a device.
+class Batch(NamedTuple):
+    """What a step is made of.
 
     Attributes
     ----------
-    X : float32 tensor (N, F)
-    indptr, column, y : int64 (N + 1,), int64 (E,), float32 (E,) tensors
-        The measured entries in CSR form.
-    count : int64 array (N,), on the host
-        Measured entries per row, so that no step waits for the device to know a length.
-    n_tasks : int
+    x : float tensor (B, ...)
+    entry, y : int64 and float32 tensors (E,)
+        Place (row of the batch x T + task) and label of every measured entry.
+    samples : int64 array (B,), on the host
+        Which samples of the feed they are.
     """
 
-    X: Tensor
-    indptr: Tensor
-    column: Tensor
+    x: Tensor
+    entry: Tensor
     y: Tensor
+    samples: NDArray[np.int64]
+
+
+class Feed(Protocol):
+    """What gives batches.
+
+    Attributes
+    ----------
+    device : torch.device
+    count : int64 array (N,)
+        Measured entries of every sample.
+    block : int
+        Samples that are scored together.
+    """
+
+    device: torch.device
     count: NDArray[np.int64]
-    n_tasks: int
+    block: int
 
-    @classmethod
-    def of(cls, X: NDArray[np.float32], Y: sparse.csr_matrix, device: torch.device) -> Rows:
-        """Move rows that have labels to the device; the others are left behind."""
-        labelled = np.flatnonzero(Y.getnnz(axis=1))
-        resident = torch.empty((len(labelled), X.shape[1]), dtype=torch.float32, device=device)
-        for start in range(0, len(labelled), _COPIED):  # in blocks: the matrix is never held twice
-            part = slice(start, start + _COPIED)
-            resident[part] = torch.tensor(X[labelled[part]])
-        if len(labelled) < len(X):
-            Y = Y[labelled]
-        return cls(
-            resident,
-            torch.tensor(Y.indptr, dtype=torch.int64, device=device),
-            torch.tensor(Y.indices, dtype=torch.int64, device=device),
-            torch.tensor(Y.data, dtype=torch.float32, device=device),
-            np.diff(Y.indptr).astype(np.int64),
-            int(Y.shape[1]),  # pyright: ignore[reportOptionalSubscript]
-        )
+    def __len__(self) -> int: ...
 
-    def __len__(self) -> int:
-        return len(self.X)
+    def order(self, seed: int, epoch: int) -> NDArray[np.int64]:
+        """Return the samples of an epoch, in the order in which they are trained on."""
+        ...
 
-    def entries(self, rows: Tensor, n_entries: int) -> tuple[Tensor, Tensor]:
-        """Return place (row of the batch x T + task) and label of every measured entry of some rows."""
-        start = self.indptr[rows]
-        count = self.indptr[rows + 1] - start
-        offset = torch.cumsum(count, 0) - count
-        # Entry k of the batch is stored at start[row of k] + (k - first entry of that row).
-        shift = torch.stack([start - offset, torch.arange(len(rows), device=rows.device) * self.n_tasks])
-        shift = torch.repeat_interleave(shift, count, dim=1, output_size=n_entries)
-        stored = shift[0] + torch.arange(n_entries, device=rows.device)
-        return shift[1] + self.column[stored], self.y[stored]
+    def batches(
+        self, order: NDArray[np.int64], size: int, noise: Callable[[int], torch.Generator] | None = None
+    ) -> Iterator[Batch]:
+        """Yield batches of `size` samples; with `noise` (of the k-th of these batches) as they are trained on."""
+        ...
+
+    def auroc(self, scores: Iterable[tuple[NDArray[np.int64], Tensor]]) -> float:
+        """Return the mean AUROC over tasks of probabilities (samples, (B, T)) of all samples."""
+        ...
 
 
 @dataclass
@@ -111,10 +109,11 @@ class State:
     epoch: int = 0
     step: int = 0
     best_epoch: int = -1
-    best_loss: float | None = None
+    best_value: float | None = None
     done: bool = False
     train_loss: list[float] = field(default_factory=list)
     valid_loss: list[float] = field(default_factory=list)
+    valid_auroc: list[float] = field(default_factory=list)
 
 
 def generator(device: torch.device | str, *numbers: int) -> torch.Generator:
@@ -137,26 +136,27 @@ def threads(n: int) -> Iterator[None]:
 
 def train(
     net: nn.Module,
-    data: Rows,
-    valid: Rows | None,
+    data: Feed,
+    valid: Feed | None,
     plan: Plan,
     *,
     seed: int,
     checkpoint: Path | None = None,
     identity: str = "",
     title: str = "train",
+    by_step: bool = False,
 ) -> State:
     """Train a network in place by stochastic gradient descent.
 
     Parameters
     ----------
     net : module
-        ``net(x, epoch, generator)`` returns logits (B, T) with whatever noise it trains with;
-        ``net(x)`` returns them without.
-    data : Rows
-        Training rows, all with at least one measured entry.
-    valid : Rows, optional
-        With these and ``plan.patience``, training stops once their loss has not fallen for that
+        ``net(x, epoch, generator)`` returns logits (B, T), or several whose losses are added, with
+        whatever noise it trains with; ``net(x)`` returns them without.
+    data : Feed
+        Training samples, all with at least one measured entry.
+    valid : Feed, optional
+        With these and ``plan.patience``, training stops once they have not become better for that
         many epochs, and the parameters of the best epoch are restored.
     plan : Plan
     seed : int
@@ -166,19 +166,32 @@ def train(
         Hash of everything that decides the result. A checkpoint of another identity is not used.
     title : str
         Shown with the progress.
+    by_step : bool
+        Show steps, where epochs are long.
 
     Raises
     ------
     RunError
-        If the loss becomes infinite.
+        If the loss becomes infinite, or the device has too little memory for a batch.
     """
-    trainer = _Trainer(net, data, valid if plan.patience else None, plan, seed, checkpoint, identity)
+    trainer = _Trainer(net, data, valid if plan.patience or plan.keep_best else None, plan, seed, checkpoint, identity)
     trainer.resume()
-    state = trainer.state
-    for _ in track(trainer.epochs(), title, max(plan.epochs - state.epoch, 0)):
-        pass
+    left = max(plan.epochs - trainer.state.epoch, 0)
+    try:
+        if by_step:
+            steps = left * trainer.steps - trainer.state.step
+            for _ in track(trainer.run(), title, max(steps, 0), note=trainer.said):
+                pass
+        else:
+            for _ in track(trainer.epochs(), title, left):
+                pass
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"The device has too little memory for batches of {plan.batch}: set batch to {max(plan.batch // 2, 1)}, or "
+            "dtype to bfloat16."
+        ) from error
     trainer.finish()
-    return state
+    return trainer.state
 
 
 class _Trainer:
@@ -187,8 +200,8 @@ class _Trainer:
     def __init__(
         self,
         net: nn.Module,
-        data: Rows,
-        valid: Rows | None,
+        data: Feed,
+        valid: Feed | None,
         plan: Plan,
         seed: int,
         checkpoint: Path | None,
@@ -197,50 +210,89 @@ class _Trainer:
         self.net, self.data, self.valid, self.plan = net, data, valid, plan
         self.seed, self.checkpoint, self.identity = seed, checkpoint, identity
         self.state = State()
-        self.device = data.X.device
-        self.names = [name for name, _ in net.named_parameters()]
-        self.parameters = [parameter for _, parameter in net.named_parameters()]
+        self.device = data.device
+        self.steps = -(-len(data.order(seed, 0)) // plan.batch)  # of an epoch
+        self.parameters = list(net.parameters())
+        named = [*net.named_parameters(), *net.named_buffers()]  # averages of batch normalisation are kept as well
+        self.names, self.tensors = [name for name, _ in named], [tensor for _, tensor in named]
         decay = [p for p in self.parameters if p.ndim > 1]  # biases are not shrunk: they hold base rates
         rest = [p for p in self.parameters if p.ndim <= 1]
         groups = [{"params": decay, "weight_decay": plan.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
-        self.best = [p.detach().clone() for p in self.parameters]
+        self.best = [t.detach().clone() for t in self.tensors]
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.saved = time.monotonic()
+        self.seen, self.began = 0, self.saved
 
     def epochs(self) -> Iterator[int]:
         """Run the epochs that are left, one per turn."""
         while not self.state.done and self.state.epoch < self.plan.epochs:
-            self.epoch()
+            for _ in self.epoch():
+                pass
             yield self.state.epoch
 
-    def epoch(self) -> None:
-        state, plan, n = self.state, self.plan, len(self.data)
-        order = torch.randperm(n, generator=generator("cpu", self.seed, state.epoch))
-        starts = np.arange(0, n, plan.batch)
-        counts = np.add.reduceat(self.data.count[order.numpy()], starts)
-        order = order.to(self.device)
-        while state.step < len(starts):
-            start = int(starts[state.step])
-            loss = self.step(order[start : start + plan.batch], int(counts[state.step]))
+    def run(self) -> Iterator[int]:
+        """Run the epochs that are left, one step per turn."""
+        self.began = time.monotonic()
+        while not self.state.done and self.state.epoch < self.plan.epochs:
+            yield from self.epoch()
+
+    def said(self) -> str:
+        """Return what to show beside the progress."""
+        state = self.state
+        rate = self.seen / max(time.monotonic() - self.began, 1e-9)
+        auroc = f", validation AUROC {state.valid_auroc[-1]:.3f}" if state.valid_auroc else ""
+        return f"epoch {state.epoch + 1} of {self.plan.epochs}, {rate:.3g} images/s{auroc}"
+
+    def epoch(self) -> Iterator[int]:
+        state, plan = self.state, self.plan
+        self.net.train()
+        order = self.data.order(self.seed, state.epoch)
+        counts = np.add.reduceat(self.data.count[order], np.arange(0, len(order), plan.batch))
+        first = state.step
+
+        def noise(step: int) -> torch.Generator:
+            return generator(self.device, self.seed, state.epoch, first + step, 1)
+
+        for batch in self.data.batches(order[first * plan.batch :], plan.batch, noise):
+            loss = self.step(batch)
             self.loss_sum += loss.detach().double() * float(counts[state.step])
             state.step += 1
+            self.seen += len(batch.samples)
             self.save_if_due()
-        self.end_epoch(int(self.data.count.sum()))
+            yield state.step
+        self.end_epoch(int(counts.sum()))
 
-    def step(self, rows: Tensor, n_entries: int) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         """Descend once along the gradient of a batch; its loss."""
+        self.set_rate()
         noise = generator(self.device, self.seed, self.state.epoch, self.state.step)
-        entry, y = self.data.entries(rows, n_entries)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.bfloat16):
-            logits = self.net(self.data.X[rows], self.state.epoch, noise)
-        loss = masked_cross_entropy(logits, entry, y)
+            logits = self.net(batch.x, self.state.epoch, noise)
+        several = logits if isinstance(logits, tuple) else (logits,)
+        losses = [masked_cross_entropy(one, batch.entry, batch.y) for one in several]
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.plan.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
         self.optimizer.step()
         return loss
+
+    def set_rate(self) -> None:
+        """Set the learning rate of the next step: rising, then falling as a cosine, where the plan says so."""
+        plan, state = self.plan, self.state
+        if not plan.warm_up and not plan.cosine:
+            return
+        at = state.epoch + state.step / max(self.steps, 1)
+        factor = 1.0
+        if at < plan.warm_up:
+            factor = (at + 1 / max(self.steps, 1)) / plan.warm_up
+        elif plan.cosine:
+            share = min((at - plan.warm_up) / max(plan.cosine - plan.warm_up, 1), 1.0)
+            factor = (1 + math.cos(math.pi * share)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.learning_rate * min(factor, 1.0)
 
     def end_epoch(self, n_entries: int) -> None:
         state = self.state
@@ -252,30 +304,38 @@ class _Trainer:
                 f"learning_rate ({self.plan.learning_rate}) or set clip."
             )
         if self.valid is not None:
-            loss = self.valid_loss(self.valid)
-            state.valid_loss.append(loss)
-            if state.best_loss is None or loss < state.best_loss:
-                state.best_loss, state.best_epoch = loss, state.epoch
-                self.copy(self.parameters, self.best)
-            state.done = state.epoch - state.best_epoch >= self.plan.patience
+            value = self.validate(self.valid)
+            if state.best_value is None or value < state.best_value:
+                state.best_value, state.best_epoch = value, state.epoch
+                self.copy(self.tensors, self.best)
+            state.done = 0 < self.plan.patience <= state.epoch - state.best_epoch
         state.epoch, state.step = state.epoch + 1, 0
 
     @torch.no_grad()
-    def valid_loss(self, valid: Rows) -> float:
-        """Masked cross-entropy of the validation rows, without noise."""
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for start in range(0, len(valid), _VALID_ROWS):
-            rows = torch.arange(start, min(start + _VALID_ROWS, len(valid)), device=self.device)
-            entry, y = valid.entries(rows, int(valid.count[start : start + _VALID_ROWS].sum()))
+    def validate(self, valid: Feed) -> float:
+        """Measure the validation samples, without noise; return what the best epoch has the least of."""
+        self.net.eval()
+        total, scores = torch.zeros((), dtype=torch.float64, device=self.device), []
+        by_auroc = self.plan.select == "auroc"
+        for batch in valid.batches(np.arange(len(valid)), valid.block):
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.bfloat16):
-                logits = self.net(valid.X[rows])
-            total += masked_cross_entropy(logits, entry, y, reduction="sum").double()
-        return float(total) / max(int(valid.count.sum()), 1)
+                logits = self.net(batch.x)
+            total += masked_cross_entropy(logits, batch.entry, batch.y, reduction="sum").double()
+            if by_auroc:
+                scores.append((batch.samples, torch.sigmoid(logits.float()).cpu()))
+        loss = float(total) / max(int(valid.count.sum()), 1)
+        self.state.valid_loss.append(loss)
+        if not by_auroc:
+            return loss
+        auroc = valid.auroc(scores)
+        self.state.valid_auroc.append(auroc)
+        return loss if np.isnan(auroc) else -auroc
 
     def finish(self) -> None:
         """Restore the best epoch and leave a last checkpoint."""
         if self.valid is not None and self.state.best_epoch >= 0:
-            self.copy(self.best, self.parameters)
+            self.copy(self.best, self.tensors)
+        self.net.eval()
         self.state.done = True
         self.save()
 
@@ -294,10 +354,10 @@ class _Trainer:
         if self.checkpoint is None:
             return
         arrays = {"loss_sum": self.loss_sum.cpu().numpy()[None]}
-        for name, parameter, best in zip(self.names, self.parameters, self.best, strict=True):
-            arrays[f"parameter {name}"] = parameter.detach().cpu().numpy()
+        for name, tensor, best in zip(self.names, self.tensors, self.best, strict=True):
+            arrays[f"parameter {name}"] = tensor.detach().cpu().numpy()
             arrays[f"best {name}"] = best.cpu().numpy()
-            moving = self.optimizer.state[parameter].get("momentum_buffer")
+            moving = self.optimizer.state.get(tensor, {}).get("momentum_buffer")
             if moving is not None:
                 arrays[f"momentum {name}"] = moving.cpu().numpy()
         write_tensors(self.checkpoint, arrays, {"kind": "checkpoint", "identity": self.identity, **asdict(self.state)})
@@ -324,14 +384,14 @@ class _Trainer:
         found = {
             part: [torch.from_numpy(arrays[f"{part} {name}"]) for name in self.names] for part in ("parameter", "best")
         }
-        fits = all(a.shape == p.shape for part in found.values() for a, p in zip(part, self.parameters, strict=True))
+        fits = all(a.shape == t.shape for part in found.values() for a, t in zip(part, self.tensors, strict=True))
         if not fits:
             raise FileError("its parameters have other shapes")
         moving = [arrays.get(f"momentum {name}") for name in self.names]
-        for parameter, now, buffer in zip(self.parameters, found["parameter"], moving, strict=True):
-            parameter.copy_(now)
+        for tensor, now, buffer in zip(self.tensors, found["parameter"], moving, strict=True):
+            tensor.copy_(now)
             if buffer is not None:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.from_numpy(buffer).to(self.device)
+                self.optimizer.state[tensor]["momentum_buffer"] = torch.from_numpy(buffer).to(self.device)
         for kept, best in zip(self.best, found["best"], strict=True):
             kept.copy_(best)
         self.loss_sum.copy_(torch.from_numpy(arrays["loss_sum"])[0])

@@ -35,7 +35,8 @@ from phenohit.models.contract import (
     restore_settings,
     stored_settings,
 )
-from phenohit.models.fit import Plan, Rows, State, generator, threads, train
+from phenohit.models.fit import Plan, State, generator, threads, train
+from phenohit.models.fit_rows import Rows
 from phenohit.tensors import read_tensors, write_tensors
 
 __all__ = ["Network", "NetworkSettings"]
@@ -385,7 +386,7 @@ def _identity(settings: NetworkSettings, seed: int, known: Known, rows: list[Row
     names = json.dumps([stored_settings(settings), seed, known.features, known.tasks], sort_keys=True)
     digest = hashlib.blake2b(names.encode(), digest_size=16)
     for part in rows:
-        for tensor in (part.X, part.indptr, part.column, part.y):
+        for tensor in (part.X, part.measured.indptr, part.measured.column, part.measured.y):
             digest.update(repr(tuple(tensor.shape)).encode())
             digest.update(tensor.cpu().numpy())
     return digest.hexdigest()
