@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from phenohit.campaign import SEE_IMAGES
 from phenohit.config import Config, StructureSource
+from phenohit.data.profiles import Profiles
 from phenohit.data.read import read_any, read_structures
 from phenohit.errors import ColumnError, RunError, some
 from phenohit.files import read_json, write_table
@@ -14,6 +17,7 @@ from phenohit.models import find_model
 from phenohit.profiles.aggregate import to_compounds
 from phenohit.profiles.identify import identify
 from phenohit.profiles.prepare import Prepare
+from phenohit.runs import slug
 from phenohit.screen import new_wells
 from phenohit.settings import read_config
 
@@ -28,7 +32,8 @@ def apply_run(run: str, profiles: str, out: str) -> pd.DataFrame:
     run : path
         Run folder with a final model.
     profiles : path
-        Table in the form of the run's own profiles; its column map and controls rule are used.
+        Table in the form of the run's own profiles; its column map and controls rule are used. For a model that sees
+        images the store of views, or the crops, must lie beside it, as `phenohit images` writes them.
     out : path
         Parquet file to write; ``<out>.dropped.csv`` beside it lists what was left out.
 
@@ -49,21 +54,44 @@ def apply_run(run: str, profiles: str, out: str) -> pd.DataFrame:
         raise RunError(f"'{run}' holds no final model. Finish it first: phenohit hits {folder / 'config.yaml'}")
     plan = read_json(folder / "hits" / "plan.json")
     config: Config = read_config([str(folder / "config.yaml")], prog="phenohit predict", description="", kind=Config)
-    if plan["input"] != "profiles":
+    if plan["input"] not in SEE_IMAGES:
         raise RunError(
-            f"The final model of '{run}' reads {plan['input']}, not profiles: there is nothing to predict from."
+            f"The final model of '{run}' reads {plan['input']}, not images: there is nothing to predict from."
         )
     raw, lost = new_wells(folder, config.profiles, profiles)
     structures = read_structures(config.structures) if config.structures.path else None
     data, _, unknown = identify(raw, structures, jobs=1)
+    wells = pd.DataFrame({"compound": data.compounds, "plate": data.rows.get("Metadata_Plate", "")})
+    wells["well"] = data.rows.get("Metadata_Well", "")
     if config.profiles.unit == "compound":
         data = to_compounds(data, how=config.profiles.aggregate)
-    prepare = Prepare.load(folder / "models" / "final" / "prepare")
     fitted = find_model(plan["model"]).load(folder / "models" / "final" / "model")
-    fitted.predict(prepare.apply(data)).save(out)
-    left_out = pd.concat([lost, unknown], ignore_index=True)
+    lists = [lost, unknown]
+    if plan["input"] == "profiles":
+        ready = Prepare.load(folder / "models" / "final" / "prepare").apply(data)
+    else:
+        ready, without = _images_beside(Path(profiles), data, wells, plan["input"])
+        lists.append(without)
+    fitted.predict(ready).save(out)
+    left_out = pd.concat(lists, ignore_index=True)
     write_table(Path(out).with_suffix(".dropped.csv"), left_out)
     return left_out
+
+
+def _images_beside(table: Path, data: Profiles, wells: pd.DataFrame, kind: str) -> tuple[Any, pd.DataFrame]:
+    """Join the images that were written beside a table of wells."""
+    from phenohit.images.samples import crop_rows, view_rows
+    from phenohit.images.store import is_store, open_store
+
+    if kind == "crops":
+        plates = sorted(set(wells["plate"].astype(str)))
+        there = {p: f for p in plates if (f := table.parent / slug(p) / "crops").exists()}
+        if there:
+            return crop_rows(data.rows, wells, there)
+    elif is_store(table.parent / "store"):
+        return view_rows(data.rows, wells, open_store(table.parent / "store"))
+    how = "images.store: true" if kind == "views" else "images.measure.crops"
+    raise RunError(f"The final model sees {kind}, and there are none beside '{table}'. Set {how}: phenohit images ...")
 
 
 def check_folds(folds: str, structures: str, *, id: str, smiles: str, similarity: float) -> pd.DataFrame:

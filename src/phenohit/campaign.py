@@ -21,6 +21,7 @@ from phenohit.hits.recipes import decide
 from phenohit.hits.replaceable import replaceable
 from phenohit.models import find_model
 from phenohit.models.contract import Followed
+from phenohit.profiles.prepare import Prepare
 from phenohit.runs import slug
 from phenohit.study import Method, Study
 from phenohit.tuning import final_settings
@@ -29,6 +30,7 @@ __all__ = ["final_outputs", "final_scores", "list_replaceable", "make_plan", "pi
 
 log = logging.getLogger("phenohit")
 
+SEE_IMAGES = ("profiles", "views", "crops")  # inputs that come from the images
 _FOLLOWED = ("models/final/progress.parquet", "models/final/diagnostics.csv")  # of a model that was followed
 
 
@@ -67,13 +69,13 @@ def make_plan(study: Study) -> dict[str, Any]:
 
 def _choose_method(study: Study, metrics: pd.DataFrame) -> Method:
     name = study.config.hits.model
-    usable = [m for m in study.methods if m.input in ("profiles", "ecfp")]
+    usable = [m for m in study.methods if m.input in (*SEE_IMAGES, "ecfp")]
     if name:
         named = [m for m in usable if name in (m.name, m.model)]
         if not named:
             raise ConfigError(f"hits.model: '{name}' was not run. {nearest(name, [m.name for m in usable])}")
         return named[0]
-    main = [m for m in usable if m.input == ("profiles" if study.has_images else "ecfp")]
+    main = [m for m in usable if m.input in (SEE_IMAGES if study.has_images else ("ecfp",))]
     mean = metrics.groupby("method")["auroc"].mean().fillna(-1.0)
     return max(main, key=lambda m: mean[m.name])
 
@@ -128,7 +130,8 @@ def final_scores(study: Study, plan: dict[str, Any]) -> dict[str, Any]:
         folder=folder / "checkpoint",
     )
     fitted.save(folder / "model")
-    prepare.save(folder / "prepare")
+    if isinstance(prepare, Prepare):  # models that see images prepare them themselves
+        prepare.save(folder / "prepare")
     for name in _FOLLOWED:  # an earlier fit by another model may have left them
         study.run.path(name).unlink(missing_ok=True)
     if isinstance(fitted, Followed):
@@ -189,7 +192,7 @@ def list_replaceable(study: Study, plan: dict[str, Any]) -> None:
         return
     metrics = _metrics(study)
     method = plan["method"]
-    if plan["input"] != "profiles":  # picks follow another input: the best method on the images speaks for them
-        seen = metrics[metrics["input"] == "profiles"]
+    if plan["input"] not in SEE_IMAGES:  # picks follow another input: the best method on the images speaks for them
+        seen = metrics[metrics["input"].isin(SEE_IMAGES)]
         method = seen.groupby("method")["auroc"].mean().fillna(-1.0).idxmax()
     write_table(path, replaceable(metrics, str(method), bar=study.config.hits.replaceable))

@@ -23,15 +23,15 @@ from phenohit.config import Config, SplitConfig
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
-from phenohit.data.profiles import Profiles
-from phenohit.evaluate.crossval import concatenate, fit_split
+from phenohit.evaluate.crossval import concatenate, fit_split_model
 from phenohit.evaluate.splits import Folds
-from phenohit.files import atomic, read_table, write_json, write_table, write_text
+from phenohit.files import atomic, read_json, read_table, write_json, write_table, write_text
 from phenohit.labels.database import masked
 from phenohit.progress import track
 from phenohit.runs import open_run, slug
 from phenohit.screen import read_screen
 from phenohit.study import Method, Study, check_config
+from phenohit.viewing import join_images
 
 __all__ = ["STEPS", "run_study"]
 
@@ -58,7 +58,7 @@ def run_study(config: Config, until: str = "report") -> Path:
         For anything the user can mend.
     """
     config = measuring.with_images(config)
-    check_config(config, labels=until not in ("images", "data", "chemistry"))
+    check_config(config, labels=until not in ("images", "data", "join", "chemistry"))
     with open_run(config.out, name=config.name, seed=config.seed, simulated=config.simulated) as run:
         write_text(run.path("config.yaml"), yaml.safe_dump(_public(config), sort_keys=False))
         study = Study(run, config)
@@ -245,7 +245,7 @@ def step_fit(study: Study) -> None:
                 step,
                 partial(_fit, study, split, method, inputs, folds, number, folder),
                 settings=[method, study.config.seed, study.preparing(method.input)],
-                after=(f"split/{split}", *tuning.steps_of(study, split, method, name)),
+                after=(f"split/{split}", *study.joined(method.input), *tuning.steps_of(study, split, method, name)),
                 outputs=[parts[step]],
             )
         joined = f"splits/{slug(split)}/predictions/{method.name}.parquet"
@@ -253,7 +253,7 @@ def step_fit(study: Study) -> None:
         study.run.step(f"gather/{split}/{method.name}", gather, after=tuple(parts), outputs=[joined])
 
 
-def _inputs(study: Study, method: Method) -> tuple[Profiles, Labels]:
+def _inputs(study: Study, method: Method) -> tuple[Any, Labels]:
     data = study.input(method.input)
     return data, study.labels.take(study.row_compound(data))
 
@@ -262,18 +262,20 @@ def _fit(
     study: Study,
     split: str,
     method: Method,
-    inputs: Callable[[], tuple[Profiles, Labels]],
+    inputs: Callable[[], tuple[Any, Labels]],
     folds: Folds,
     number: int,
     folder: str,
 ) -> None:
     checkpoint = study.folder(f"{folder}/checkpoint")
     settings = tuning.chosen_settings(study, split, method, folds.names[number])
-    scored = fit_split(
+    scored, fitted = fit_split_model(
         method.model, settings, *inputs(), folds, number,
         **study.preparing(method.input), seed=study.config.seed, jobs=study.jobs, folder=checkpoint,
     )  # fmt: skip
     scored.save(study.run.path(folder, "predictions.parquet"))
+    if hasattr(fitted, "cost"):
+        write_json(study.run.path(folder, "cost.json"), fitted.cost())
     shutil.rmtree(checkpoint)  # it served to resume; the scores are what is kept
 
 
@@ -295,6 +297,20 @@ def step_evaluate(study: Study) -> None:
             after=tuple(f"gather/{name}/{m.name}" for m in study.methods),
             outputs=[f"{folder}/{f}" for f in scoring.OUTPUTS],
         )
+        _list_costs(study, name, folder)
+
+
+def _list_costs(study: Study, split: str, folder: str) -> None:
+    """Write what methods with a network on images cost, as means over folds (Hofmarcher 2019, Table 3)."""
+    rows = []
+    for method in study.methods:
+        costs = sorted(study.run.folder.glob(f"models/{slug(split)}/{method.name}/fold-*/cost.json"))
+        if costs:
+            rows.append({"method": method.name, **pd.DataFrame([read_json(c) for c in costs]).mean().to_dict()})
+    path = study.run.path(folder, "costs.csv")
+    path.unlink(missing_ok=True)
+    if rows:
+        write_table(path, pd.DataFrame(rows))
 
 
 # --- hits: what to test next ------------------------------------------------------------------
@@ -361,6 +377,7 @@ def _undefined(study: Study, split: str) -> pd.DataFrame:
 STEPS: dict[str, Callable[[Study], None]] = {
     "images": measuring.read_images,
     "data": read_screen,
+    "join": join_images,
     "chemistry": step_chemistry,
     "labels": step_labels,
     "split": step_split,

@@ -21,7 +21,7 @@ from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.splitting import compound_folds
 from phenohit.files import read_table
 from phenohit.hits.recipes import decide
-from phenohit.models import find_model
+from phenohit.models import find_model, sees
 from phenohit.profiles import inputs
 from phenohit.profiles.checks_flags import RULES as CHECK_RULES
 from phenohit.runs import Run, slug
@@ -111,9 +111,11 @@ class Study:
         """Everything that is cross-validated: models, the same on chemistry, baselines."""
         main = "profiles" if self.has_images else "ecfp"
         models = self.config.models.items()
-        chosen = [Method(f"{m}-{main}", m, main, s) for m, s in models]
+        seen = {m: sees(m) for m, _ in models}
+        inputs_of = {m: main if kind == "profiles" else kind for m, kind in seen.items()}
+        chosen = [Method(f"{m}-{inputs_of[m]}", m, inputs_of[m], s) for m, s in models]
         if self.has_images and self.config.chemistry and self.fingerprints.any():
-            chosen += [Method(f"{m}-ecfp", m, "ecfp", s) for m, s in models]
+            chosen += [Method(f"{m}-ecfp", m, "ecfp", s) for m, s in models if seen[m] == "profiles"]
         if self.config.baselines:
             chosen.append(Method("rate-base", "rate", "base", {}))
         if self.config.baselines and self.has_images:
@@ -123,8 +125,12 @@ class Study:
                 chosen.append(Method("rate-plate", "rate", "plate", {"by": "plate"}))
         return chosen
 
-    def input(self, name: str) -> Profiles:
-        """Return the feature table called profiles, ecfp, cell_count, plate or base."""
+    def input(self, name: str) -> Any:
+        """Return the feature table called profiles, ecfp, cell_count, plate or base, or the views or crops."""
+        if name in ("views", "crops"):
+            from phenohit.viewing import image_rows
+
+            return image_rows(self, name)[0]
         if name == "profiles":
             return self.profiles
         if name == "ecfp":
@@ -133,6 +139,10 @@ class Study:
         table = made[name](self.rows)
         assert table is not None  # `methods` names an input only where it exists
         return table
+
+    def joined(self, source: str) -> tuple[str, ...]:
+        """Name the step that an input depends on besides the profiles."""
+        return ("join",) if source in ("views", "crops") else ()
 
     def preparing(self, source: str) -> dict[str, Any]:
         """Return how an input is prepared: its scaling, and where it is clipped."""
@@ -162,6 +172,11 @@ def check_config(config: Config, *, labels: bool = True) -> None:
     """
     for model, settings in config.models.items():
         find_model(model)(**settings)
+        kind = sees(model)
+        there = {"profiles": True, "views": config.images.store, "crops": config.images.measure.crops > 0}
+        if kind != "profiles" and not (config.images.path and there[kind]):
+            how = "images.store: true" if kind == "views" else "images.measure.crops: 96"
+            raise ConfigError(f"Model '{model}' learns from {kind}. Set images.path and {how}.")
     for model, grid in config.tune.grids.items():
         if model not in config.models:
             raise ConfigError(f"tune.grids names '{model}', which is not run. {nearest(model, config.models)}")

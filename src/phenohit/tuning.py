@@ -64,7 +64,7 @@ def _step_of(study: Study, split: str, method: Method, workers: Workers) -> None
             _step(split, method, name),
             partial(_select, study, split, method, number, name, workers),
             settings=[method, study.config.tune.choice(method.model), study.config.seed, study.preparing(method.input)],
-            after=(f"split/{split}",),
+            after=(f"split/{split}", *study.joined(method.input)),
             outputs=[f"{_folder(split, method, name)}/{file}" for file in ("grid.csv", "chosen.json")],
         )
 

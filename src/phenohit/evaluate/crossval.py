@@ -22,10 +22,18 @@ Scaling = Literal["each", "common", "none"]
 _ROWS = 32_768  # rows predicted at a time, so that no dense N x T block is ever made
 
 
+class AsIs:
+    """What stands for `Prepare` where images come in: a model that sees them prepares them itself."""
+
+    def apply(self, data: Any) -> Any:
+        """Return the rows as they are."""
+        return data
+
+
 def fit_split_model(
     model: str,
     settings: dict[str, Any],
-    data: Profiles,
+    data: Any,
     labels: Labels,
     folds: Folds,
     split: int,
@@ -44,7 +52,7 @@ def fit_split_model(
         Name in the MODELS table.
     settings : dict
         Its settings.
-    data, labels : Profiles and Labels with the same N rows
+    data, labels : Profiles (or `phenohit.images.samples.ImageRows`) and Labels with the same N rows
     folds : Folds over those rows
     split : int
         Column of ``folds.part``.
@@ -85,7 +93,7 @@ def fit_split(*args: Any, **kwargs: Any) -> Predictions:
 def fit_all(
     model: str,
     settings: dict[str, Any],
-    data: Profiles,
+    data: Any,
     labels: Labels,
     folds: Folds,
     *,
@@ -94,7 +102,7 @@ def fit_all(
     seed: int = 0,
     jobs: int = 1,
     folder: Path | None = None,
-) -> tuple[Any, Prepare]:
+) -> tuple[Any, Any]:
     """Fit one model on every labelled row, for the compounds that nobody has measured.
 
     A model that stops early still needs rows it does not train on: it gets the validation rows of
@@ -106,7 +114,7 @@ def fit_all(
     return _fit(model, settings, data, labels, train, valid, scale, clip, (seed, len(folds.names)), jobs, folder)
 
 
-def _check_rows(data: Profiles, folds: Folds) -> None:
+def _check_rows(data: Any, folds: Folds) -> None:
     if not np.array_equal(folds.rows["compound"].to_numpy(object), data.compounds):
         raise ShapeError(
             f"The folds are not over these rows: {len(folds.rows)} rows of folds and {len(data)} of profiles must name "
@@ -117,7 +125,7 @@ def _check_rows(data: Profiles, folds: Folds) -> None:
 def _fit(
     model: str,
     settings: dict[str, Any],
-    data: Profiles,
+    data: Any,
     labels: Labels,
     train: np.ndarray,
     valid: np.ndarray,
@@ -126,7 +134,7 @@ def _fit(
     seed: tuple[int, int],
     jobs: int,
     folder: Path | None,
-) -> tuple[Any, Prepare]:
+) -> tuple[Any, Any]:
     learner = find_model(model)(**settings)
     if not learner.uses_valid:  # rows set apart for early stopping are training rows like any other
         train, valid = np.union1d(train, valid), valid[:0]
@@ -134,7 +142,9 @@ def _fit(
     train = train[np.diff(labels.Y.indptr)[train] > 0]
     seen = data.take(train)
     how = scale if learner.needs_scaling else "none"
-    prepare = Prepare.fit(seen, prune=how == "each", scale=how != "none", common=how == "common", clip=clip)
+    prepare: Any = AsIs()
+    if isinstance(data, Profiles):
+        prepare = Prepare.fit(seen, prune=how == "each", scale=how != "none", common=how == "common", clip=clip)
     seen = prepare.apply(seen)  # the raw rows are let go: at half a million compounds each copy is gigabytes
     held = (prepare.apply(data.take(valid)), labels.take(valid)) if len(valid) else None
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
@@ -143,7 +153,7 @@ def _fit(
 
 
 def predict(
-    fitted: Any, prepare: Prepare, data: Profiles, rows: np.ndarray, labels: Labels, tasks: list[str] | None = None
+    fitted: Any, prepare: Any, data: Any, rows: np.ndarray, labels: Labels, tasks: list[str] | None = None
 ) -> Predictions:
     """Score rows in blocks: the measured entries only, or every row in the given `tasks`.
 
