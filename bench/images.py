@@ -27,13 +27,13 @@ from phenohit.images.measure import measure
 from phenohit.images.plate import measure_plate
 from phenohit.images.quality import measure_quality
 from phenohit.images.read import read_view
-from phenohit.images.segment import segment
+from phenohit.images.segment import estimate_diameter, segment
 from phenohit.imaging import ImageSource, MeasureConfig, QualityConfig, SegmentConfig
 from phenohit.workers import Workers
 
 BRAY = 919_265  # views: six of each well of 406 plates, as far as they are there
 CORES = (1, 16, 256)
-SEGMENT = SegmentConfig(nuclei="Hoechst", cells="ERSytoBleed", diameter=18.0)
+SEGMENT = SegmentConfig(nuclei="Hoechst", cells="ERSytoBleed")  # the diameter of nuclei is estimated
 SOURCE = ImageSource(
     bits=12, segment=SEGMENT, quality=QualityConfig(reject=[]), measure=MeasureConfig(thumbnails=False)
 )
@@ -45,13 +45,15 @@ def steps(views: Views, sets: list[str]) -> None:
     channels = views.channels
     view = read_view(files, bits=12)
     flat = correct(view, estimate([np.roll(view, 31 * i, axis=1) for i in range(20)]))
-    objects = segment(flat, channels, SEGMENT, SEGMENT.diameter)
-    print(f"one view, one thread: {view.shape}, {len(objects)} cells\n  {'step':<22} {'s a view':>9} {'views/s':>9}")
+    diameter = estimate_diameter([flat], channels, SEGMENT.nuclei)
+    objects = segment(flat, channels, SEGMENT, diameter)
+    found = f"{len(objects)} cells, nuclei of {diameter:.1f} pixels"
+    print(f"one view, one thread: {view.shape}, {found}\n  {'step':<22} {'s a view':>9} {'views/s':>9}")
     calls = {
         "read TIFF": lambda: read_view(files, bits=12),
         "quality": lambda: measure_quality(view, channels, 4095),
         "correct illumination": lambda: correct(view, np.ones(view.shape, np.float32)),
-        "segment": lambda: segment(flat, channels, SEGMENT, SEGMENT.diameter),
+        "segment": lambda: segment(flat, channels, SEGMENT, diameter),
     }
     for name in sets:
         config = MeasureConfig(features=name)

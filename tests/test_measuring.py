@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -102,3 +105,61 @@ def test_raw_features_are_normalised_to_controls_where_there_are_any():
     named = replace(config, profiles=ProfileSource(controls={"pert_type": ["negcon"]}))
     assert with_images(named).profiles.steps[0].reference == "negcon"
     assert with_images(Config()) == Config()
+
+
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def changed_maps(screen: Path, folder: Path, *, names: Change = lambda t: t, wells: Change = lambda t: t) -> str:
+    """Copy the plate maps of the screen, its list of plates and its only map changed; return the setting."""
+    maps = Path(shutil.copytree(screen / "simulated_platemaps", folder / "maps"))
+    for path, change in [(maps / "barcode_platemap.csv", names), (next((maps / "platemap").iterdir()), wells)]:
+        separator = "," if path.suffix == ".csv" else "\t"
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        change(table).to_csv(path, sep=separator, index=False)
+    return f"--profiles.platemaps={maps}"
+
+
+def beyond(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(well_position=[f"{w[0]}{int(w[1:]) + 30}" for w in table.well_position])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"names": lambda t: t.assign(Assay_Plate_Barcode="SIM-P01")}, ["None of the 1 plates 'SIM-P001'", "SIM-P01"]),
+        ({"names": lambda t: t.assign(Plate_Map_Name="M7")}, ["plate map 'M7'", "Put it there"]),
+        ({"wells": beyond}, ["map of 'SIM-P001' does not fit", "plate of 96, the map's of one of 1536"]),
+        ({"wells": lambda t: pd.concat([t, t.iloc[:1].assign(pert_type="trt")])}, ["more than once", "Keep one row"]),
+    ],
+)
+def test_maps_of_other_plates_are_refused_before_anything_is_measured(screen, tmp_path, capsys, change, words):
+    maps = changed_maps(screen, tmp_path, **change)
+    assert main(["images", str(screen / "screen.yaml"), maps, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+    assert not list((tmp_path / "run" / "images").glob("*/"))
+
+
+def test_wells_that_only_images_or_only_maps_have_are_listed(screen, tmp_path, capsys):
+    kept = Profiles.load(screen / "run" / "images" / "wells.parquet").rows
+    treated = pd.read_csv(screen / "simulated_platemaps" / "platemap" / "SIM-M001.txt", sep="\t", dtype=str)
+    treated = treated.loc[treated["pert_type"] == "trt", "well_position"]
+    gone = next(w for w in kept["Metadata_Well"] if w in set(treated))
+    free = next(w for w in (f"{r}05" for r in "ABCDEFGH") if w not in set(kept["Metadata_Well"]))
+
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        rest = table[~table["well_position"].isin([gone, free])]
+        return pd.concat([rest, table.iloc[:1].assign(well_position=free)])
+
+    maps = changed_maps(screen, tmp_path, wells=change)
+    run = Path(shutil.copytree(screen / "run", tmp_path / "run"))
+    assert main(["data", str(screen / "screen.yaml"), maps, "--out", str(run)]) == 0
+    lost = pd.read_csv(run / "dropped" / "data.csv")
+    of_map = lost[lost["stage"] == "plate maps"].set_index("id")["reason"]
+    assert of_map[f"SIM-P001 {gone}"] == "not in its plate map; kept without what the map says"
+    assert "wells of its map have no row" in of_map["SIM-P001"]
+    assert f"'{free}'" in of_map["SIM-P001"]
+    unknown = lost[lost["stage"] == "identify compounds"]
+    assert unknown["id"].str.endswith(f"SIM-P001 {gone}").sum() == 1
+    assert f"1 wells are not in the map of their plate ('SIM-P001 {gone}')" in capsys.readouterr().err

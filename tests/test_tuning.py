@@ -221,6 +221,31 @@ def test_the_epoch_to_stop_at_is_chosen_inside(screen: dict[str, Any], tmp_path:
     assert chosen["patience"] == 0
 
 
+class Stopper(Forest):
+    """A forest that says that it stopped early, at ten times the epochs that it was given."""
+
+    name = "stopper"
+
+    def __init__(self, *, epochs: int = 1) -> None:
+        super().__init__(n_trees=5)
+        self.stopped = 10 * epochs
+
+
+def test_epochs_that_are_tried_stand_beside_those_at_which_a_model_stopped(
+    screen: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(phenohit.models.MODELS, "stopper", f"{__name__}:Stopper")
+    screen = screen | {"splits": [{"kind": "series", "folds": 2}], "models": {"stopper": {}}}
+    out = run(screen, tmp_path / "run", "select", grids={"stopper": {"epochs": [1, 2]}})
+    for k in range(2):
+        folder = out / "models" / "series" / "stopper-profiles" / f"fold-{k}"
+        table = pd.read_csv(folder / "grid.csv")
+        assert table["epochs"].tolist() == [10, 20]
+        assert table["epochs (setting)"].tolist() == [1, 2]
+        chosen = read_json(folder / "chosen.json")
+        assert chosen["settings"]["epochs"] == table.set_index("cell").loc[chosen["cell"], "epochs"]
+
+
 class Peeker(Forest):
     """A forest that, where told to, gives away the labels of the compounds it has the answers for, and noise else."""
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": ("phenohit.commands:evaluate", "score every task, with intervals and chance levels"),
     "hits": ("phenohit.commands:hits", "rank, filter and pick compounds to test next"),
     "report": ("phenohit.commands:report", "write report.html"),
+    "embed": ("phenohit.embedding:command", "profiles from images by a trained network or a backbone"),
     "predict": ("phenohit.commands:predict", "score new profiles with the final model of a run"),
     "annotate": ("phenohit.commands:annotate", "score a run's whole library in every task, with calls"),
     "deconvolve": ("phenohit.commands:deconvolve", "rank the targets that may stand behind a phenotype"),

@@ -106,12 +106,16 @@ class EvaluateConfig:
         Repeats of random scores for the chance level of counts.
     simm_min : int
         Actives and inactives a task needs to count under the rule of Simm 2018.
+    roc_permutations : int
+        Permutations of the paired test of ROC curves, task by task, for a few pairs of methods (Hofmarcher 2019:
+        2,000); 0: no such test.
     """
 
     bootstrap: int = 1000
     confidence: float = 0.95
     chance: int = 200
     simm_min: int = 25
+    roc_permutations: int = 2000
 
 
 @dataclass

@@ -63,8 +63,8 @@ class SegmentConfig:
     border : {"drop", "keep"}
         What becomes of cells whose nucleus touches the image's border.
     masks : dict[str, str]
-        Instead of our own: label images (any program's, e.g. Cellpose) for nuclei and cells, as patterns with
-        {plate}, {well} and {site}.
+        Instead of our own: label images (any program's, e.g. Cellpose) for nuclei and cells, as paths or
+        addresses with {plate}, {well} and {site}.
     """
 
     nuclei: str = "DNA"

@@ -20,6 +20,7 @@ from phenohit.errors import ConfigError
 from phenohit.files import read_json, read_table, write_table
 from phenohit.runs import slug
 from phenohit.study import Study
+from phenohit.viewing import store_folder
 from phenohit.workers import Workers
 
 __all__ = ["WELLS", "read_images", "with_images"]
@@ -33,15 +34,16 @@ _ROWS = 20_000  # cells read at a time
 
 
 def with_images(config: Config) -> Config:
-    """Return a config whose profiles are the wells that the step `images` writes.
+    """Return a config whose profiles are the wells that the step `images` writes, unless profiles are named.
 
     Raises
     ------
     ConfigError
-        If profiles are named as well.
+        If profiles are named and the images would serve nothing.
 
     Notes
     -----
+    Where profiles are named too, they are used as they are and the images are for models that see views.
     What is measured of images is raw: where no steps are named, every plate is normalised (median, MAD) to its
     negative controls, or to all its wells where none are named.
     """
@@ -50,7 +52,12 @@ def with_images(config: Config) -> Config:
     path = str(Path(config.out) / WELLS)
     given = config.profiles
     if given.path and not given.path.endswith(WELLS):  # a run's own config.yaml names its wells
-        raise ConfigError(f"Both images.path and profiles.path ('{given.path}') are set. Leave one of them empty.")
+        if not config.images.store:
+            raise ConfigError(
+                f"Both images.path and profiles.path ('{given.path}') are set. Leave one of them empty; or set "
+                "images.store: true to have models that see views beside those on the profiles."
+            )
+        return config
     steps = given.steps or [Step("normalise", reference="negcon" if given.controls else "plate")]
     return replace(config, profiles=replace(given, path=path, format="table", steps=steps))
 
@@ -60,6 +67,9 @@ def read_images(study: Study) -> None:
     source, run = study.config.images, study.run
     if not source.path:
         return
+    measured = study.config.profiles.path.endswith(WELLS)
+    if not measured and store_folder(study) == Path(source.path):
+        return  # a store is there, and so are the profiles
     try:
         from phenohit.images.layouts import find_views
         from phenohit.images.plate import OUTPUTS
@@ -73,6 +83,12 @@ def read_images(study: Study) -> None:
     folder = study.folder("images")
     views.save(folder / "views.parquet")
     write_table(run.path("images", "views_left_out.csv"), lost)
+    if not measured:
+        _store(study, views)
+        left_out = [_listed(run.path("images", f"{name}_left_out.csv")) for name in ("views", "store")]
+        write_table(run.path("dropped", "images.csv"), pd.concat(left_out, ignore_index=True))
+        return
+    _check_places(study, views)
     chosen = asdict(replace(source, plates=[], storage={}))
     workers = Workers(study.config.workers, study.jobs)
     names = []
@@ -84,7 +100,7 @@ def read_images(study: Study) -> None:
             where = f"images/{slug(plate)}"
             run.step(
                 names[-1],
-                partial(_measure, study, own, study.folder(where).resolve(), state, workers.do),
+                partial(_measure, study, own, study.folder(where).resolve(), state, workers.finish),
                 settings=[chosen, study.config.seed, own.rows.to_dict("list"), own.files.to_dict("list")],
                 inputs={f"images of {plate}": state},
                 outputs=[f"{where}/{name}" for name in OUTPUTS],
@@ -102,6 +118,21 @@ def read_images(study: Study) -> None:
     )
 
 
+def _check_places(study: Study, views: Views) -> None:
+    """Refuse plate maps, joined tables and controls that do not fit the images now, not after hours of measuring."""
+    from phenohit.data.finish import finish_rows
+
+    rows = _first_rows(views).assign(Metadata_cell_count="0", Metadata_n_views="0")
+    finish_rows(study.config.profiles, rows.astype(str))
+
+
+def _first_rows(views: Views) -> pd.DataFrame:
+    """Return one row per well, without what differs between its views."""
+    varying = {"Metadata_Site", *(c for c in views.rows if c.startswith("Metadata_Illum_"))}
+    rows = views.rows[[c for c in views.rows if c not in varying]]
+    return rows.drop_duplicates(["Metadata_Plate", "Metadata_Well"], ignore_index=True)
+
+
 def _measure(study: Study, views: Views, folder: Path, state: str, do: Callable[..., Any]) -> dict[str, Any]:
     from phenohit.images.plate import measure_plate
 
@@ -112,7 +143,9 @@ def _store(study: Study, views: Views) -> None:
     """Write views as uint8 for image models; plates that are there already are left as they are."""
     from phenohit.images.store import write_store
 
-    lost = write_store(views, study.config.images, study.folder("images") / "store", study.jobs)
+    if store_folder(study) == Path(study.config.images.path):
+        return  # the images came from a store
+    lost = write_store(views, study.config.images, store_folder(study), study.jobs)
     write_table(study.run.path("images", "store_left_out.csv"), lost)
 
 
@@ -122,8 +155,7 @@ def _wells(study: Study, views: Views) -> dict[str, Any]:
 
     config, run = study.config, study.run
     place = ["Metadata_Plate", "Metadata_Well"]
-    varying = {"Metadata_Site", *(c for c in views.rows if c.startswith("Metadata_Illum_"))}
-    rows = views.rows[[c for c in views.rows if c not in varying]].drop_duplicates(place, ignore_index=True)
+    rows = _first_rows(views)
     folders = {plate: run.folder / "images" / slug(plate) for plate in views.plates}
     measured = pd.concat([read_table(f / "views.parquet")[0] for f in folders.values()], ignore_index=True)
     fit = measured[measured["cells"].notna()].groupby(place)["cells"].agg(["size", "sum"])

@@ -8,19 +8,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from phenohit.config import SplitConfig
 from phenohit.data.predictions import Predictions
 from phenohit.evaluate import assays
 from phenohit.evaluate.calibration import Training, calibration
 from phenohit.evaluate.compare import compare
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.replay import replay
+from phenohit.evaluate.roc_pairs import choose_pairs, pair_tests
 from phenohit.evaluate.scores import score_table
 from phenohit.evaluate.summary import summarise
 from phenohit.files import write_json, write_table
 from phenohit.progress import track
 from phenohit.study import Method, Study
 
-__all__ = ["OUTPUTS", "evaluate_split"]
+__all__ = ["OUTPUTS", "evaluate_split", "is_repeated"]
 
 # What `evaluate_split` writes into the folder of a split.
 OUTPUTS = (
@@ -30,6 +32,7 @@ OUTPUTS = (
     "calibration.parquet",
     "enrichment.parquet",
     "enrichment.csv",
+    "roc_tests.csv",
     *assays.OUTPUTS,
 )
 
@@ -49,10 +52,13 @@ def evaluate_split(study: Study, split: str, folder: str) -> None:
     tables, summaries, probabilities, campaigns = {}, {}, [], []
     training = Training.of(labels, study.folds(split, "profiles"))
     series = study.compounds["series"].to_numpy()
-    beside = assays.SideBySide(labels, how, seed)
+    repeated = is_repeated(dict(study.splits())[split])
+    beside = assays.SideBySide(labels, how, seed, repeated=repeated)
     for method in track(study.methods, f"evaluate on {split}"):
         scored, entries = _read(study, folder, method)
-        table = score_table(labels, entries, bootstrap=how.bootstrap, confidence=how.confidence, seed=seed)
+        table = score_table(
+            labels, entries, bootstrap=how.bootstrap, confidence=how.confidence, repeated=repeated, seed=seed
+        )
         summaries[method.name] = summarise(
             table, labels, entries, chance=how.chance, simm_min=how.simm_min, confidence=how.confidence, seed=seed
         )
@@ -68,7 +74,30 @@ def evaluate_split(study: Study, split: str, folder: str) -> None:
     replayed = pd.concat(campaigns, ignore_index=True)
     for name in ("enrichment.parquet", "enrichment.csv"):
         write_table(study.run.path(folder, name), replayed)
+    write_table(study.run.path(folder, "roc_tests.csv"), _roc_tests(study, split, folder, tables))
     beside.save(study.run.path(folder))
+
+
+def is_repeated(split: SplitConfig) -> bool:
+    """Whether the folds of a split are hold-outs drawn anew, so that a compound is tested several times."""
+    return split.folds <= 1 and split.repeats > 1
+
+
+def _roc_tests(study: Study, split: str, folder: str, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Test a few pairs of methods task by task; with 0 permutations none."""
+    how = study.config.evaluate
+    methods = {m.name: m for m in study.methods}
+    mean = {name: float(np.nan_to_num(table["auroc"].mean(), nan=-1.0)) for name, table in tables.items()}
+    pairs = choose_pairs({m.name: m.input for m in study.methods}, mean) if how.roc_permutations else []
+    repeat = {
+        name: int(table["interval_repeat"].iloc[0])
+        for name, table in tables.items()
+        if "interval_repeat" in table and len(table)
+    }
+    return pair_tests(
+        pairs, lambda name: _read(study, folder, methods[name])[1],
+        split=split, repeat=repeat, permutations=how.roc_permutations, seed=study.config.seed,
+    )  # fmt: skip
 
 
 def _read(study: Study, folder: str, method: Method) -> tuple[Predictions, Entries]:

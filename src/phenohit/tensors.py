@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from phenohit.errors import FileError, some
 from phenohit.files import atomic
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["kind_of", "read_tensors", "write_tensors"]
 
 
 def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> None:
@@ -47,6 +47,23 @@ def write_tensors(path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any
         except SafetensorError as error:  # the library hides the system's error number in its text
             full = "No space left" in str(error) or "os error 28" in str(error)
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """Return what a file written by `write_tensors` is, e.g. ``"model forest"``; empty for other files.
+
+    Raises
+    ------
+    FileError
+        If there is none.
+    """
+    if not Path(path).is_file():
+        raise FileError(f"'{path}' does not exist.")
+    try:
+        with safe_open(path, framework="np") as handle:
+            return str(json.loads((handle.metadata() or {}).get("phenohit", "{}")).get("kind", ""))
+    except (SafetensorError, OSError, ValueError, AttributeError):
+        return ""
 
 
 def read_tensors(

@@ -10,7 +10,7 @@ from typing import Any
 import joblib
 
 from phenohit.config import WorkersConfig
-from phenohit.errors import ConfigError
+from phenohit.errors import ConfigError, RunError
 
 __all__ = ["Workers", "lost_worker"]
 
@@ -52,6 +52,38 @@ class Workers:
             self.parallel = parallel
         return self.parallel(work)  # pyright: ignore[reportReturnType]
 
+    def finish(self, work: Iterable[Any]) -> Iterator[Any]:
+        """Do delayed calls that leave files and skip what is there: begun again once where a worker is lost.
+
+        Raises
+        ------
+        RunError
+            If a worker is lost again.
+        """
+        calls, n = list(work), 0
+        try:
+            for result in self.do(calls):
+                n += 1
+                yield result
+            return
+        except Exception as error:
+            self.close()
+            if not lost_worker(error):
+                raise
+            log.warning("a worker was lost (%s); what it had not finished is done again", _said(error))
+        try:
+            for i, result in enumerate(self.do(calls)):
+                if i >= n:  # of the others the caller was told
+                    yield result
+        except Exception as error:
+            self.close()
+            if not lost_worker(error):
+                raise
+            raise RunError(
+                f"Workers were lost twice ({_said(error)}). What is finished is kept: run again, and only the rest is "
+                "done. If memory ran out, set fewer jobs."
+            ) from error
+
     def close(self) -> None:
         """Let the workers go; the next work starts new ones."""
         parallel, self.parallel = self.parallel, None
@@ -92,6 +124,10 @@ class Workers:
         calls = [self.client.submit(function, *given, pure=False, **named) for function, given, named in work]
         for call in as_completed(calls):
             yield call.result()
+
+
+def _said(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _absent(how: WorkersConfig, error: ImportError) -> ConfigError:

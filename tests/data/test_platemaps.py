@@ -50,7 +50,8 @@ def test_wells_find_their_entries_and_the_rest_is_listed(folder):
     reasons = lost.set_index(["what", "id"])["reason"]
     assert reasons["plate", "X"] == "no plate map; its 2 wells are kept without one"
     assert "not in its plate map" in reasons["well", "1053597807 C03"]
-    assert reasons["well", "plate map"].startswith("3 wells of the maps")
+    assert reasons["plate", "1053597806"] == "1 wells of its map have no row: 'A01'"
+    assert reasons["plate", "P3"] == "1 wells of its map have no row: 'B10'"
     assert reasons["plate", "plate map"].startswith("1 plates that have a map")
 
 
@@ -85,6 +86,42 @@ def test_damaged_maps(folder):
     (folder / "barcode_platemap.csv").unlink()
     with pytest.raises(FileError, match=r"has no barcode_platemap.csv"):
         read_platemaps(folder)
+
+
+def whole(size: str, plate: str = "P3") -> pd.DataFrame:
+    rows, columns = {"96": ("ABCDEFGH", 12), "384": ("ABCDEFGHIJKLMNOP", 24)}[size]
+    return wells(*(f"{plate} {r}{c:02d}" for r in rows for c in range(1, columns + 1)))
+
+
+def test_the_map_of_another_plate_size_is_refused():
+    """A map of 96 wells knows a quarter of a 384-well plate, and knows it wrongly."""
+    small, large = whole("96").assign(sample="x"), whole("384").assign(sample="x")
+    with pytest.raises(PlateError, match=r"'P3'.*288 of 384 wells.*plate of 384, the map's of one of 96"):
+        join_platemaps(whole("384"), small)
+    out, lost = join_platemaps(whole("96"), large)  # part of a plate may be imaged
+    assert (out["sample"] == "x").all()
+    assert lost["reason"].tolist()[0].startswith("288 wells of its map have no row: 'A13'")
+    join_platemaps(whole("384").iloc[:180], small)  # not most of it
+    with pytest.raises(PlateError, match=r"'P3'.*2 of 2 wells"):
+        join_platemaps(wells("P3 Q01", "P3 AF48"), large)
+
+
+def test_a_map_that_knows_no_well_of_its_plate_is_refused(folder):
+    maps, _ = read_platemaps(folder)
+    with pytest.raises(PlateError, match=r"'P3'.*1 of 1 wells of 'P3' are not in its map"):
+        join_platemaps(wells("P3 C05", "P4 A01"), maps)
+
+
+def test_maps_of_other_plates_only_are_refused_where_nothing_else_tells_the_compounds(folder, tmp_path):
+    with pytest.raises(PlateError, match=r"None of the 1 plates 'P33'.*among the 4.*Nearest: P3"):
+        read_platemaps(folder, plates=["P33"], needed=True)
+    table = pd.DataFrame({"Plate": ["P33"], "Well": ["A01"], "Cells_A": [0.5]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    source = ProfileSource(path=str(tmp_path / "t.csv"), platemaps=str(folder))
+    with pytest.raises(PlateError, match="None of the 1 plates 'P33'"):
+        read_profiles(source)
+    table.assign(compound_id="c1").to_csv(tmp_path / "t.csv", index=False)
+    assert read_profiles(source)[1].set_index("id")["reason"]["P33"].startswith("no plate map")
 
 
 def test_the_same_plate_in_two_batches(tmp_path):

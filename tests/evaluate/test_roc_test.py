@@ -245,6 +245,26 @@ def test_order_of_rows_and_other_tasks_do_not_matter():
     assert roc_tests(*alone, permutations=199)[columns].iloc[0].tolist() == whole[columns].iloc[1].tolist()
 
 
+def test_a_sample_keeps_the_rarer_class_and_the_level():
+    stream = np.random.default_rng(11)
+    n, T = 200, 150
+    y = np.tile(np.arange(n) < 25, T)
+    task, compound = np.repeat(np.arange(T), n), np.tile(np.arange(n), T)
+    common = stream.normal(size=n * T) + y
+    names = [f"t{i}" for i in range(T)]
+    a, b = (entries_of(y, common + stream.normal(size=n * T), task, None, compound, names) for _ in range(2))
+    found, whole = (roc_tests(a, b, permutations=99, most=most) for most in (80, None))
+    assert found["n_tested"].unique().tolist() == [80]
+    assert whole["n_tested"].unique().tolist() == [200]
+    same = ["n_active", "n_inactive", "auroc_a", "auroc_b"]
+    pd.testing.assert_frame_equal(found[same], whole[same])
+    assert binom.ppf(0.0005, T, 0.2) <= (found["p_value"] <= 0.2).sum() <= binom.ppf(0.9995, T, 0.2)
+    for few, most, expected in ((25, 80, 25), (25, 30, 15), (100, 31, 15)):
+        at = module._sampled(np.arange(n) < few, most, stream)
+        assert len(np.unique(at)) == len(at) == most
+        assert (at < few).sum() == expected
+
+
 def test_verdicts():
     tests = pd.DataFrame(
         {

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.evaluate.entries import Entries
+from phenohit.evaluate.replicates import mean_over_splits, median_split
 from phenohit.evaluate.scores import score_table
 
 N, FOLDS = 240, 3
@@ -114,3 +115,54 @@ def test_entries_may_be_given(screen):
     labels, predictions, *_ = screen
     a = score_table(labels, Entries.of(labels, predictions), bootstrap=20, chance=20)
     pd.testing.assert_frame_equal(a, score_table(labels, predictions, bootstrap=20, chance=20))
+
+
+def repeats_of(predictions, seed=0):
+    """The same compounds tested in three hold-outs drawn anew, scored a little worse each time."""
+    stream = np.random.default_rng(seed)
+    parts, folds = [], []
+    for k in range(3):
+        at = stream.permutation(N)[: N // 2]
+        noise = stream.normal(size=(len(at), predictions.score.shape[1])) * 0.1 * (k + 1) ** 2
+        parts.append((at, (predictions.score[at] + noise).astype(np.float32)))
+        folds.append(np.full(len(at), k, np.int32))
+    at = np.concatenate([p[0] for p in parts])
+    score = np.concatenate([p[1] for p in parts])
+    return Predictions(score, predictions.compounds[at], predictions.tasks, "m", fold=np.concatenate(folds))
+
+
+def test_repeated_hold_outs_are_averaged_and_the_median_one_has_the_interval(screen):
+    labels, predictions, *_ = screen
+    scored = repeats_of(predictions)
+    table = score_table(labels, scored, bootstrap=200, chance=20, repeated=True)
+    entries = Entries.of(labels, scored)
+    each = {
+        str(k): score_table(labels, entries.take(np.flatnonzero(entries.fold == k)), bootstrap=200, chance=0)
+        for k in range(3)
+    }
+    mean = mean_over_splits(each)
+    for name in ("auroc", "average_precision", "f1", "kappa"):
+        np.testing.assert_allclose(table[name], mean[name], equal_nan=True)
+    median = median_split(each)
+    assert median == "1"  # the noise grows
+    assert table["interval_repeat"].unique().tolist() == [1]
+    for name in ("auroc_low", "auroc_high", "interval"):
+        pd.testing.assert_series_equal(table[name], each[median][name])
+    pd.testing.assert_series_equal(table["interval_auroc"], each[median]["auroc"], check_names=False)
+    wide = table["auroc_high"] - table["auroc_low"]
+    folded = score_table(labels, scored, bootstrap=200, chance=0)
+    assert "interval_repeat" not in folded
+    # As folds, three times the compounds would seem to be known.
+    assert (wide > 1.2 * (folded["auroc_high"] - folded["auroc_low"]))[[0, 1, 2]].all()
+
+
+def test_without_a_task_defined_in_every_repeat_the_interval_is_of_the_mean(screen):
+    labels, predictions, *_ = screen
+    scored = repeats_of(predictions)
+    entries = Entries.of(labels, scored)
+    one_class = entries.take(np.flatnonzero((entries.fold != 2) | entries.y))
+    table = score_table(labels, one_class, bootstrap=50, chance=0, repeated=True)
+    assert (table["interval_repeat"] == -1).all()
+    plain = score_table(labels, one_class, bootstrap=50, chance=0)
+    pd.testing.assert_frame_equal(table[plain.columns.tolist()], plain)
+    np.testing.assert_array_equal(table["interval_auroc"], table["auroc"])

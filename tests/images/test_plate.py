@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 
+from phenohit.data import remote
 from phenohit.data.simulate_settings import SimulateSettings
 from phenohit.data.views import Views
-from phenohit.errors import ColumnError, FileError, PlateError
+from phenohit.errors import ColumnError, ConfigError, FileError, PlateError
 from phenohit.files import read_json
 from phenohit.images import plate as plate_module
 from phenohit.images.draw import DrawnView, draw_view
@@ -211,6 +213,29 @@ def test_masks_of_another_program_are_used(drawn, tmp_path):
     cells = pd.read_parquet(tmp_path / "out" / "cells.parquet")
     areas = np.bincount(views["A01"].nuclei.ravel())[1:]
     assert sorted(cells["Nuclei_AreaShape_Area"]) == sorted(areas[areas > 0])
+
+
+def test_the_storage_of_images_is_that_of_masks(drawn, tmp_path, monkeypatch):
+    monkeypatch.setitem(remote._KINDS, "memory", "fsspec")
+    monkeypatch.setenv("PHENOHIT_CACHE", str(tmp_path / "cache"))
+    made = []
+    monkeypatch.setattr(remote, "_file_system", lambda kind, given: made.append(given) or fsspec.filesystem(kind))
+    store = f"memory://{tmp_path.name}"
+    changed = {"storage": {"anon": True}, "quality": QualityConfig(enabled=False, illumination="none")}
+    source = source_of(
+        drawn[0], segment=SegmentConfig(masks={"nuclei": store + "/{plate}_{well}_{site}.npy"}), **changed
+    )
+    one = views_of(source).take([0])
+    mask = np.zeros((128, 128), np.uint8)
+    mask[20:40, 20:40], mask[60:80, 60:80] = 1, 2
+    np.save(tmp_path / "mask.npy", mask)
+    place = "_".join(one.rows.loc[0, ["Metadata_Plate", "Metadata_Well", "Metadata_Site"]])
+    fsspec.filesystem("memory").pipe(f"{store}/{place}.npy", (tmp_path / "mask.npy").read_bytes())
+    assert measure_plate(one, source, tmp_path / "out")["cells"] == 2
+    assert {"anon": True} in made
+    source.segment.masks["nuclei"] = store + "/{plate}_{wel}.npy"
+    with pytest.raises(ConfigError, match=r"segment\.masks has a field \('wel'\) that is none of"):
+        measure_plate(one, source, tmp_path / "other")
 
 
 def test_illumination_is_taken_out(tmp_path):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage as ndi
 
+from phenohit.data import remote
 from phenohit.data.simulate_settings import SimulateSettings
 from phenohit.errors import ColumnError, ConfigError, FileError, PlateError, ShapeError
 from phenohit.images.draw import draw_view, usual_cells
@@ -256,6 +260,28 @@ def test_a_mask_without_labels_is_labelled(tmp_path):
     empty = read_masks({"nuclei": _save(tmp_path / "e.npy", image * 0)}, SegmentConfig())
     assert len(empty) == 0
     _check(empty)
+
+
+def test_masks_may_be_at_an_address(tmp_path, monkeypatch):
+    monkeypatch.setitem(remote._KINDS, "memory", "fsspec")  # a store within this process
+    monkeypatch.setenv("PHENOHIT_CACHE", str(tmp_path / "cache"))
+    image = np.zeros((30, 30), np.uint16)
+    image[5:9, 5:9], image[20:24, 10:20] = 1, 2
+    files = {}
+    for kind in (".npy", ".tif", ".png"):
+        path = _save(tmp_path / f"n{kind}", image)
+        files[kind] = f"memory://masks-of-{tmp_path.name}/n{kind}"
+        fsspec.filesystem("memory").pipe(files[kind], Path(path).read_bytes())
+        here = read_masks({"nuclei": path}, SegmentConfig(reach=0.1))
+        there = read_masks({"nuclei": files[kind], "cells": files[kind]}, SegmentConfig(), (30, 30), storage={})
+        np.testing.assert_array_equal(there.nuclei, here.nuclei)
+        assert len(there) == 2
+    fsspec.filesystem("memory").rm(files[".png"])
+    with pytest.raises(FileError, match=r"n\.png' is not there"):
+        read_masks({"nuclei": files[".png"]}, SegmentConfig())
+    fsspec.filesystem("memory").pipe(files[".tif"], b"damaged")
+    with pytest.raises(FileError, match=r"'memory://.*n\.tif' cannot be read as a label image"):
+        read_masks({"nuclei": files[".tif"]}, SegmentConfig())
 
 
 def test_bad_masks_are_refused(tmp_path):

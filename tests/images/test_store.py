@@ -119,7 +119,68 @@ def test_a_write_that_was_killed_goes_on_and_gives_the_same_bytes(tmp_path, monk
     calls.clear()
     monkeypatch.setattr(module, "_made", lambda f, s: (calls.append(f), made(f, s))[1])
     write_store(views, SOURCE, tmp_path / "again")
-    assert len(calls) == 5  # the first plate is there already
+    assert len(calls) == 3  # the first plate is there already, and two views of the second
+    assert _bytes(tmp_path / "again") == _bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", ["chunk cut", "chunk of another", "chunk absent", "line cut", "killed at the end"])
+def test_what_a_killed_write_left_is_looked_at_before_it_is_kept(tmp_path, monkeypatch, damage):
+    """Five views of which the second cannot be read: A01 is row 0, A03 row 1, A04 row 2."""
+    views = _screen(tmp_path / "tif", plates=("P1",))
+    Path(views.files["ER"][1]).unlink()
+    write_store(views, SOURCE, tmp_path / "whole")
+    made, calls, write = module._made, [], module.write_table
+
+    def dies(files, source):
+        calls.append(files)
+        if len(calls) == 5 and damage != "killed at the end":
+            raise KeyboardInterrupt
+        return made(files, source)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "again"
+    monkeypatch.setattr(module, "_made", dies)
+    monkeypatch.setattr(module, "write_table", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(views, SOURCE, folder)
+    monkeypatch.setattr(module, "write_table", write)
+    chunk = {i: folder / "plates.zarr" / "P1" / f"c.{i}.0.0.0" for i in range(3)}
+    begun = folder / "index" / "P1.begun"
+    if damage == "chunk cut":
+        chunk[1].write_bytes(chunk[1].read_bytes()[:40])
+    elif damage == "chunk of another":
+        chunk[1].write_bytes(chunk[0].read_bytes())
+    elif damage == "chunk absent":
+        chunk[1].unlink()
+    elif damage == "line cut":
+        begun.write_text(begun.read_text()[:-4])
+    calls.clear()
+    monkeypatch.setattr(module, "_made", lambda f, s: (calls.append(f), made(f, s))[1])
+    lost = write_store(views, SOURCE, folder)
+    assert len(calls) == {"line cut": 2, "killed at the end": 0}.get(damage, 3)
+    assert lost["id"].tolist() == ["P1/A02/1"]
+    assert _bytes(folder) == _bytes(tmp_path / "whole")
+    assert open_store(folder).check().empty
+
+
+def test_a_killed_write_of_other_settings_is_not_taken(tmp_path, monkeypatch):
+    views = _screen(tmp_path / "tif", plates=("P1",))
+    write_store(views, ImageSource(clip=0.1), tmp_path / "whole")
+    made, calls = module._made, []
+
+    def dies(files, source):
+        calls.append(files)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return made(files, source)
+
+    monkeypatch.setattr(module, "_made", dies)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(views, SOURCE, tmp_path / "again")
+    monkeypatch.setattr(module, "_made", made)
+    write_store(views, ImageSource(clip=0.1), tmp_path / "again")
     assert _bytes(tmp_path / "again") == _bytes(tmp_path / "whole")
 
 

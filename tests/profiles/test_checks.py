@@ -258,6 +258,22 @@ def test_flagged_wells_and_plates_are_dropped_and_listed():
     assert drop_flagged(given, found, ChecksConfig(drop=["outlier"]))[0].X.shape == given.X.shape
 
 
+def test_a_flagged_well_without_a_name_takes_no_other_with_it():
+    given = screen()
+    control = np.flatnonzero((given.rows["Metadata_pert_type"] == "negcon").to_numpy())[3]
+    count, well = given.rows["Metadata_cell_count"].copy(), given.rows["Metadata_Well"].copy()
+    count.iloc[control] = "100"
+    plate = given.rows["Metadata_Plate"].iloc[control]
+    own = np.flatnonzero((given.rows["Metadata_Plate"] == plate).to_numpy())
+    well.iloc[[control, *np.setdiff1d(own, control)[:5]]] = ""
+    given = altered(given, Metadata_cell_count=count, Metadata_Well=well)
+    for rows in (given, Profiles(given.X, given.rows.drop(columns="Metadata_Well"), given.features)):
+        left, lost = drop_flagged(rows, checked(rows), ChecksConfig(drop=["few_cells"]))
+        assert len(left) == len(given)
+        assert lost[["what", "id"]].to_numpy().tolist() == [["plate", plate]]
+        assert lost["reason"].tolist() == ["few_cells: 1 flagged wells have no name, so they are kept"]
+
+
 def test_mistakes():
     given = screen()
     with pytest.raises(ConfigError, match="Nearest: few_cells"):

@@ -22,6 +22,7 @@ from phenohit.evaluate.calibration import Training, calibration
 from phenohit.evaluate.compare import compare
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.replay import replay
+from phenohit.evaluate.roc_pairs import choose_pairs, pair_tests
 from phenohit.evaluate.scores import score_table
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.summary import summarise
@@ -177,6 +178,10 @@ def write_split(
     write_table(here / "metrics.parquet", pd.concat(tables.values(), ignore_index=True))
     write_json(here / "summary.json", summary)
     write_table(here / "compare.csv", compare(tables))
+    inputs = {method: method.split("-")[1] for method in methods}
+    pairs = choose_pairs(inputs, {method: table["auroc"].mean() for method, table in tables.items()})
+    tested = pair_tests(pairs, entries.__getitem__, split=name, repeat={}, permutations=99)
+    write_table(here / "roc_tests.csv", tested)
     write_table(here / "calibration.parquet", pd.concat(probabilities, ignore_index=True))
     for ending in ("parquet", "csv"):
         write_table(here / f"enrichment.{ending}", pd.concat(campaigns, ignore_index=True))

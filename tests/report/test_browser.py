@@ -204,6 +204,36 @@ def test_the_scatter_has_a_dot_per_task(visit, report):
     page.wait_for_function("document.querySelectorAll('#scatter .points path.point').length === 25")
 
 
+def test_the_scatter_shows_verdicts_where_curves_were_tested(visit, report, run_folder):
+    page = visit(report)
+    table = pd.read_csv(run_folder / "splits/series/roc_tests.csv", keep_default_na=False)
+    a, b = table[["method_a", "method_b"]].iloc[0]
+    counts = table[(table["method_a"] == a) & (table["method_b"] == b)]["verdict"].value_counts()
+    better, worse, same = (counts.get(v, 0) for v in ("better", "worse", "same"))
+    for x, y, up, down in ((b, a, better, worse), (a, b, worse, better)):
+        page.select_option("#scatter-x", x)
+        page.select_option("#scatter-y", y)
+        said = page.inner_text("#scatter-text")
+        assert said.endswith(f"it is better in {up} tasks, worse in {down}, and not significantly different in {same}.")
+        legend = page.locator("#scatter .legendtext")
+        assert legend.count() == sum(n > 0 for n in (up, down, same))
+        assert page.locator("#scatter .points path.point").count() == 25
+    page.select_option("#scatter-y", "rate-base")
+    assert "were not tested against each other" in page.inner_text("#scatter-text")
+
+
+def test_the_scatter_against_the_size_of_tasks(visit, report):
+    page = visit(report)
+    for what, words in (("#labels", "against labels of the task, 25 tasks"), ("#share", "share of actives, 25 tasks")):
+        page.select_option("#scatter-x", what)
+        assert words in page.inner_text("#scatter-text")
+        assert page.locator("#scatter .points path.point").count() == 25
+    page.select_option("#scatter-split", "1")
+    assert page.input_value("#scatter-x") == "#share"
+    page.select_option("#scatter-x", "forest-ecfp")
+    assert "Pearson’s r" in page.inner_text("#scatter-text")
+
+
 def test_a_method_of_the_reliability_diagram_can_be_chosen(visit, report):
     page = visit(report)
     box = page.locator("#probabilities .reliable").first

@@ -162,6 +162,18 @@ def test_views_that_cannot_be_read_are_told_apart(tmp_path):
     assert "Cannot<br>be read" in page_of(run)
 
 
+def test_a_plate_without_controls_is_marked(tmp_path):
+    run = write_images(tmp_path, {"P1": {}, "P2": {}, "P3": {}})
+    assert "Control<br>wells" not in page_of(run)  # what wells are is not known
+    counts = pd.DataFrame({"plate": ["P1", "P2"], "n_negcon": [4, 0]})
+    write_table(run / "checks" / "plates.parquet", counts)
+    facts = images_facts(run)
+    assert {row["plate"]: row["controls"] for row in facts["rows"]} == {"P1": 4, "P2": 0, "P3": None}
+    page = page_of(run)
+    assert "Control<br>wells" in page
+    assert page.count('<td class="n"><strong class="flagged">0</strong></td>') == 1
+
+
 def test_strips_follow_the_order_of_the_images(tmp_path):
     plates = {f"P{i}": {"n": 10, "flagged": {0: ["blurred"]} if i == 2 else {}} for i in range(4)}
     facts = images_facts(write_images(tmp_path, plates))

@@ -21,6 +21,7 @@ __all__ = ["UNITS_UM", "choose_plates", "finish_rows", "matching", "named_column
 
 _STAGE = "read profiles"
 _PLACE = ("Metadata_Plate", "Metadata_Well", "Metadata_Batch")
+_COMPOUND = {"Metadata_compound_id", "Metadata_SMILES", "Metadata_InChIKey"}
 
 # Keys of profiles.columns that state the unit of a concentration -> what it is in uM.
 UNITS_UM = {"concentration_uM": 1.0, "concentration_nM": 1e-3, "concentration_mM": 1e3, "concentration_M": 1e6}
@@ -65,7 +66,9 @@ def finish_rows(
     if place is not None:
         batches = set(rows["Metadata_Batch"]) if "Metadata_Batch" in rows else set()
         plates = set(plate_names(rows["Metadata_Plate"])) if "Metadata_Plate" in rows else None
-        table, gone = read_platemaps(place, plates=plates, batches=batches - {""})
+        named = named_columns(source, list(rows.columns), source.path, strict=False)
+        needed = bool(source.platemaps) and not _COMPOUND & set(named)  # nothing else tells what is in the wells
+        table, gone = read_platemaps(place, plates=plates, batches=batches - {""}, needed=needed)
         rows, bare = join_platemaps(rows, table)
         lost += [gone, bare]
     rows, unmatched = join_tables(rows, source.joins, source.storage)

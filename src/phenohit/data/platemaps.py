@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -18,6 +19,8 @@ from phenohit.errors import ColumnError, FileError, PlateError, nearest, some
 
 __all__ = ["join_platemaps", "plate_names", "read_platemaps"]
 
+log = logging.getLogger("phenohit")
+
 _STAGE = "plate maps"
 _BARCODES = "barcode_platemap.csv"
 _PLATE = ["Assay_Plate_Barcode", *ALIASES["Metadata_Plate"], "Metadata_Plate", "plate", "barcode"]
@@ -26,7 +29,11 @@ _WELL = ["well_position", *ALIASES["Metadata_Well"], "Metadata_Well", "well"]
 
 
 def read_platemaps(
-    place: Place | str | os.PathLike[str], *, plates: Collection[str] | None = None, batches: Collection[str] = ()
+    place: Place | str | os.PathLike[str],
+    *,
+    plates: Collection[str] | None = None,
+    batches: Collection[str] = (),
+    needed: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Read ``barcode_platemap.csv`` and the maps it names.
 
@@ -39,6 +46,8 @@ def read_platemaps(
         Only these plates are looked up; a map of another plate need not exist.
     batches : collection of str
         Of a folder per batch, only these; empty: all.
+    needed : bool
+        Refuse maps of which none is of these plates.
 
     Returns
     -------
@@ -51,12 +60,15 @@ def read_platemaps(
     Raises
     ------
     FileError, ColumnError, PlateError
-        If a file or column is absent, a name leads out of the folder, or a plate or well is described
-        twice with different values.
+        If a file or column is absent, a name leads out of the folder, a plate or well is described
+        twice with different values, or no plate has a map and `needed`.
     """
     place = place if isinstance(place, Place) else Place(place)
     if place.join(_BARCODES).exists():
-        return _read_folder(place, plates)
+        maps, gone, named = _read_folder(place, plates)
+        if needed and plates and maps.empty:
+            raise _no_plate(place, plates, named)
+        return maps, gone
     found = [f.rpartition("/")[0] for f in place.glob(f"*/{_BARCODES}")]
     found = [f for f in found if not batches or f in batches]
     if not found:
@@ -65,12 +77,23 @@ def read_platemaps(
             f"{f' called {some(sorted(batches))}' if batches else ''}. Give the folder that has it as "
             "profiles.platemaps."
         )
-    parts, lost = [], []
+    parts, lost, names = [], [], []
     for batch in found:
-        maps, gone = _read_folder(place.join(batch), plates)
+        maps, gone, named = _read_folder(place.join(batch), plates)
         parts.append(maps.assign(Metadata_Batch=batch))
         lost.append(gone)
+        names += named
+    if needed and plates and all(part.empty for part in parts):
+        raise _no_plate(place, plates, names)
     return pd.concat(parts, ignore_index=True).fillna(""), pd.concat(lost, ignore_index=True)
+
+
+def _no_plate(place: Place, plates: Collection[str], named: list[str]) -> PlateError:
+    shown = sorted(plates)
+    return PlateError(
+        f"None of the {len(shown)} plates {some(shown)} is among the {len(named)} that {_BARCODES} in '{place}' names. "
+        f"{nearest(shown[0], named)} Correct the names there, or give the maps of these plates as profiles.platemaps."
+    )
 
 
 def plate_names(plates: pd.Series) -> pd.Series:
@@ -78,13 +101,15 @@ def plate_names(plates: pd.Series) -> pd.Series:
     return plates.astype(str).str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True).astype(str)
 
 
-def _read_folder(place: Place, plates: Collection[str] | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _read_folder(place: Place, plates: Collection[str] | None) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Read the maps of one folder; also return all plates that it names."""
     path = place.join(_BARCODES).local()
     table = read_text(path)
     barcodes = pd.DataFrame(
         {"plate": plate_names(_column(table, _PLATE, path)), "map": _column(table, _MAP, path).str.strip()}
     )
     barcodes, repeated = one_row_per_key(barcodes, ["plate"], str(path), _STAGE)
+    named = barcodes["plate"].tolist()
     if plates is not None:
         barcodes = barcodes[barcodes["plate"].isin(list(plates))]
     lost, parts = [repeated], []
@@ -96,7 +121,7 @@ def _read_folder(place: Place, plates: Collection[str] | None) -> tuple[pd.DataF
         parts.append(many)
     if not parts:
         parts = [pd.DataFrame({"Metadata_Plate": [], "Metadata_Well": []}, dtype=str)]
-    return pd.concat(parts, ignore_index=True).fillna("").astype(str), pd.concat(lost, ignore_index=True)
+    return pd.concat(parts, ignore_index=True).fillna("").astype(str), pd.concat(lost, ignore_index=True), named
 
 
 def _read_map(place: Place, name: str, barcodes: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -146,15 +171,15 @@ def join_platemaps(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame
     rows : DataFrame, P rows
         The same rows in the same order, with the columns of the maps. A value that a row has already stays.
     dropped : DataFrame
-        Plates without a map, wells that their map lacks (both are kept), and the number of wells of the maps
-        that were not read.
+        Plates without a map, wells that their map lacks (both are kept), and which wells of the maps have no row.
 
     Raises
     ------
     ColumnError
         If the rows have no plate or well.
     PlateError
-        If a plate occurs in several batches of the maps and the rows do not say which is meant.
+        If a plate occurs in several batches of the maps and the rows do not say which is meant, or a map is of
+        another plate size than its plate or knows none of its wells.
     """
     missing = [c for c in ("Metadata_Plate", "Metadata_Well") if c not in rows]
     if missing:
@@ -176,11 +201,39 @@ def join_platemaps(rows: pd.DataFrame, maps: pd.DataFrame) -> tuple[pd.DataFrame
     place["Metadata_Plate"] = plate_names(place["Metadata_Plate"])
     place["Metadata_Well"] = normalise_wells(place["Metadata_Well"])
     at = pd.MultiIndex.from_frame(maps[keys]).get_indexer(pd.MultiIndex.from_frame(place))
+    _refuse_others(place, maps, keys[:-1], at)
     lost = _unmatched(place, maps, keys[:-1], at)
     batch = [] if "Metadata_Batch" in rows else ["Metadata_Batch"]
     table = maps[[c for c in maps if c not in ("Metadata_Plate", "Metadata_Well", "Metadata_Batch") or c in batch]]
     rows, differing = fill_in(rows, table, at, "plate map", _STAGE)
     return rows, pd.concat([lost, differing], ignore_index=True)
+
+
+def _refuse_others(place: pd.DataFrame, maps: pd.DataFrame, keys: list[str], at: np.ndarray) -> None:
+    """Refuse a map that is of another plate: it knows no well of it, or most wells lie beyond the map's plate size."""
+    known = maps.assign(size=_sizes(maps["Metadata_Well"])).groupby(keys)["size"].max().rename("map")
+    wells = place.assign(size=_sizes(place["Metadata_Well"]), unknown=at < 0)
+    found = wells.groupby(keys).agg(n=("size", "size"), size=("size", "max"), unknown=("unknown", "sum")).join(known)
+    wrong = found["unknown"].eq(found["n"]) | (found["size"].gt(found["map"]) & (2 * found["unknown"]).ge(found["n"]))
+    wrong &= found["map"].notna()
+    if not wrong.to_numpy().any():
+        return
+    one = found[wrong].iloc[0]
+    names = [name[-1] if isinstance(name, tuple) else name for name in found.index[wrong]]
+    raise PlateError(
+        f"The plate map of {some(names)} does not fit: {int(one['unknown'])} of {int(one['n'])} wells of '{names[0]}' "
+        f"are not in its map. Its wells are those of a plate of {int(one['size'])}, the map's of one of "
+        f"{int(one['map'])}. Correct the name of the map in {_BARCODES}, or the map; give wells that were left empty "
+        "a line in it too."
+    )
+
+
+def _sizes(wells: pd.Series) -> np.ndarray:
+    """Return the wells of the smallest plate, 96, 384 or 1536, that has such a well."""
+    row, column = wells.str[:-2], pd.to_numeric(wells.str[-2:], errors="coerce").fillna(0)
+    short = row.str.len() < 2
+    small, middle = (short & (row <= last) & (column <= most) for last, most in (("H", 12), ("P", 24)))
+    return np.select([small.to_numpy(bool), middle.to_numpy(bool)], [96, 384], 1536)
 
 
 def _unmatched(place: pd.DataFrame, maps: pd.DataFrame, keys: list[str], at: np.ndarray) -> pd.DataFrame:
@@ -193,10 +246,18 @@ def _unmatched(place: pd.DataFrame, maps: pd.DataFrame, keys: list[str], at: np.
     odd = place[has_map & (at < 0)]
     ids = odd["Metadata_Plate"].str.cat(odd["Metadata_Well"], sep=" ")
     lost.append(listed(_STAGE, "well", ids, "not in its plate map; kept without what the map says"))
+    said = [f"{len(bare)} of {place['Metadata_Plate'].nunique()} plates have none ({some(bare.index)})"] * bool(
+        len(bare)
+    )
+    said += [f"{len(odd)} wells are not in the map of their plate ({some(ids)})"] * bool(len(odd))
+    if said:
+        log.warning("plate maps: %s; what is in them is not known from the maps", " and ".join(said))
     read = pd.MultiIndex.from_frame(maps[keys]).isin(pd.MultiIndex.from_frame(place[keys].drop_duplicates()))
-    n_unseen = int(read.sum()) - len(np.unique(at[at >= 0]))
-    if n_unseen:
-        lost.append(dropped(_STAGE, "well", ["plate map"], f"{n_unseen} wells of the maps of these plates have no row"))
+    unseen = read.copy()
+    unseen[at[at >= 0]] = False
+    wells = maps.loc[unseen].groupby("Metadata_Plate", sort=False)["Metadata_Well"].agg(list)
+    reasons = [f"{len(w)} wells of its map have no row: {some(w)}" for w in wells]
+    lost.append(listed(_STAGE, "plate", wells.index, reasons))
     n_plates = len(mapped) - len(pd.MultiIndex.from_frame(maps.loc[read, keys].drop_duplicates()))
     if n_plates:
         lost.append(dropped(_STAGE, "plate", ["plate map"], f"{n_plates} plates that have a map have no row"))

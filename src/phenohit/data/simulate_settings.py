@@ -85,6 +85,8 @@ class SimulateSettings:
         Side of a view in pixels; a nucleus measures about 18.
     image_channels : {3, 5}
         3: DNA, ER and AGP; 5: DNA, ER, RNA, AGP and Mito.
+    traits : tuple[str, ...]
+        Traits of cells that mechanisms change, e.g. er_grain (`phenohit.images.draw_traits.TRAITS`); empty: any.
     bad_views : float
         Share of views that are blurred, saturated, empty, dark or have debris in them, by turns.
     shading : float
@@ -150,6 +152,7 @@ class SimulateSettings:
     images: int = 0
     image_size: int = 256
     image_channels: Literal[3, 5] = 3
+    traits: tuple[str, ...] = ()
     bad_views: float = 0.05
     shading: float = 0.3
     normalise: Literal["standard", "robust"] = "standard"

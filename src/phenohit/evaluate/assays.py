@@ -26,7 +26,8 @@ __all__ = ["OUTPUTS", "SideBySide"]
 
 OUTPUTS = ("assays.csv", "agreement.json")  # what `SideBySide.save` writes
 
-_GROUPS = {"profiles": "image", "ecfp": "chemistry"}  # every other input makes a baseline
+# Every other input makes a baseline.
+_GROUPS = {"views": "image", "crops": "image", "profiles": "image", "ecfp": "chemistry"}
 _PER_METHOD = ("auroc", "auroc_low", "auroc_high", "average_precision")
 
 
@@ -39,10 +40,12 @@ class SideBySide:
         One row per compound.
     how : EvaluateConfig
     seed : int
+    repeated : bool
+        Folds are hold-outs drawn anew, see `score_table`.
     """
 
-    def __init__(self, labels: Labels, how: EvaluateConfig, seed: int = 0) -> None:
-        self.labels, self.how, self.seed = labels, how, seed
+    def __init__(self, labels: Labels, how: EvaluateConfig, seed: int = 0, *, repeated: bool = False) -> None:
+        self.labels, self.how, self.seed, self.repeated = labels, how, seed, repeated
         self.held = HeldOut(labels.task_names)
         self.tables: dict[str, pd.DataFrame] = {}
         self.methods: list[dict[str, Any]] = []
@@ -60,8 +63,8 @@ class SideBySide:
         table : DataFrame
             What `score_table` gave for them.
         model, source : str
-            E.g. ``forest`` and ``profiles``; the source ``profiles`` is called image, ``ecfp`` chemistry, and whatever
-            else a baseline.
+            E.g. ``forest`` and ``profiles``; the sources ``views``, ``crops`` and ``profiles`` are called image,
+            ``ecfp`` chemistry, and whatever else a baseline.
         """
         self.held.add(name, entries)
         self.tables[name] = table.reset_index(drop=True)
@@ -150,7 +153,13 @@ class SideBySide:
         how, entries = self.how, self.held.mean_of_ranks(members)
         title = f"mean of ranks, {kind}"
         table = score_table(
-            self.labels, entries, bootstrap=how.bootstrap, confidence=how.confidence, seed=self.seed, title=title
+            self.labels,
+            entries,
+            bootstrap=how.bootstrap,
+            confidence=how.confidence,
+            repeated=self.repeated,
+            seed=self.seed,
+            title=title,
         ).assign(**dict.fromkeys(NEEDS_CUT, np.nan))
         summary = summarise(
             table, self.labels, entries, chance=how.chance, simm_min=how.simm_min, confidence=how.confidence,

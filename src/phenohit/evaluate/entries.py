@@ -94,6 +94,12 @@ class Entries:
         both = np.bincount(self.segment(groups) * 2 + self.y, minlength=2 * n_segments).reshape(-1, 2)
         return both[:, 1].reshape(self.shape(groups)), both[:, 0].reshape(self.shape(groups))
 
+    def take(self, at: NDArray[np.intp]) -> Entries:
+        """Return the entries at some positions, of the same tasks."""
+        return Entries(
+            self.task[at], self.fold[at], self.y[at], self.score[at], self.compound[at], self.tasks, self.cut
+        )
+
     @classmethod
     def of(cls, labels: Labels, predictions: Predictions) -> Entries:
         """Look up the score of every measured label.

@@ -17,6 +17,7 @@ from phenohit.evaluate.compare import holm
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.metrics import METRICS, mean_over_folds
 from phenohit.evaluate.replay import shared_entries
+from phenohit.evaluate.roc_loops import sum_between
 from phenohit.evaluate.seeds import task_stream
 from phenohit.progress import track
 
@@ -105,6 +106,7 @@ def roc_tests(
     permutations: int = 2000,
     seed: int = 0,
     plus_one: bool = True,
+    most: int | None = None,
     title: str = "ROC curves",
 ) -> pd.DataFrame:
     """Test for every task whether two methods have the same ROC curve.
@@ -117,15 +119,19 @@ def roc_tests(
         As in `roc_test`.
     seed : int
         A task's p depends on this, its name and its entries alone.
+    most : int, optional
+        Of a task with more entries this many are drawn at random for the test, half of each class where there are as
+        many; its AUROCs are of all.
     title : str
         Shown with the progress.
 
     Returns
     -------
     DataFrame, T rows in the order of the tasks
-        ``task``; ``n_active, n_inactive`` compared; ``only_a, only_b`` entries left out because only one method scores
-        them; ``auroc_a, auroc_b`` on the entries compared, mean over folds, and ``difference`` a - b; ``statistic``,
-        ``p_value``, and ``p_holm`` corrected over the tasks. NaN where no fold has both classes.
+        ``task``; ``n_active, n_inactive`` compared; ``n_tested`` of them drawn for the test; ``only_a, only_b``
+        entries left out because only one method scores them; ``auroc_a, auroc_b`` on the entries compared, mean over
+        folds, and ``difference`` a - b; ``statistic``, ``p_value``, and ``p_holm`` corrected over the tasks. NaN where
+        no fold has both classes.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def roc_tests(
     if entries_a.tasks != entries_b.tasks:
         raise ShapeError("Two methods can only be compared on the same tasks; these are of different labels.")
     at, other = shared_entries(entries_a, entries_b)  # in the order of task, fold and compound
-    a, b = _rows(entries_a, at), _rows(entries_b, other)
+    a, b = entries_a.take(at), entries_b.take(other)
     differ = np.flatnonzero(a.y != b.y)
     if len(differ):
         names = [a.tasks[t] for t in np.unique(a.task[differ])]
@@ -156,9 +162,12 @@ def roc_tests(
         )
     T = len(a.tasks)
     start = np.searchsorted(a.task, np.arange(T + 1))
-    result = np.full((T, 2), np.nan)
+    result, n_tested = np.full((T, 2), np.nan), np.diff(start)
     for t in track(range(T), title):
-        rows = slice(start[t], start[t + 1])
+        rows = np.arange(start[t], start[t + 1])
+        if most is not None and len(rows) > most:
+            rows = rows[_sampled(a.y[rows], most, task_stream(seed, a.tasks[t], "roc sample"))]
+            n_tested[t] = most
         stream = task_stream(seed, a.tasks[t], "roc test")
         result[t] = _tested(a.y[rows], a.score[rows], b.score[rows], a.fold[rows], permutations, stream, plus_one)
     auroc_a, auroc_b = (mean_over_folds(METRICS["auroc"](e, "fold")) for e in (a, b))
@@ -168,6 +177,7 @@ def roc_tests(
             "task": a.tasks,
             "n_active": n_active,
             "n_inactive": n_inactive,
+            "n_tested": n_tested,
             "only_a": np.bincount(entries_a.task, minlength=T) - np.diff(start),
             "only_b": np.bincount(entries_b.task, minlength=T) - np.diff(start),
             "auroc_a": auroc_a,
@@ -211,10 +221,15 @@ def _check_permutations(permutations: int) -> None:
         raise ConfigError(f"The number of permutations is {permutations}, but must be at least 1; 2,000 are usual.")
 
 
-def _rows(entries: Entries, at: NDArray[np.intp]) -> Entries:
-    """Return the entries at these positions."""
-    e = entries
-    return Entries(e.task[at], e.fold[at], e.y[at], e.score[at], e.compound[at], e.tasks, e.cut)
+def _sampled(y: NDArray[np.bool_], most: int, stream: np.random.Generator) -> NDArray[np.intp]:
+    """Draw at most so many entries, half of each class where there are as many; ascending.
+
+    A ROC curve does not depend on how many there are of each class, and the rarer class says most about it.
+    """
+    few, many = sorted((np.flatnonzero(y), np.flatnonzero(~y)), key=len)
+    n_few = min(len(few), most // 2)
+    drawn = [stream.choice(at, n, replace=False) for at, n in ((few, n_few), (many, most - n_few))]
+    return np.sort(np.concatenate(drawn))
 
 
 def _tested(
@@ -269,16 +284,9 @@ def _permuted(
     Rank r is held by one compound on either side. Swapping moves holders between sides, so that a side has none, one or
     two of rank r: ranking anew means closing up the 2 n places in order, and nothing is sorted.
     """
-    B, n = swap.shape
-    place = np.empty((B, n, 2), dtype=bool)  # whether each place of rank r belongs to the first side
-    np.logical_not(swap, out=place[..., 0])
-    place[..., 1] = swap[:, by_b]
-    active = np.empty((B, n, 2), dtype=bool)
-    # Two unlike compounds that share a rank change places on heads.
-    turned = tie & (place[..., 0] == place[..., 1]) & (y != y[by_b])
-    np.logical_xor(y, turned, out=active[..., 0])
-    np.logical_xor(y[by_b], turned, out=active[..., 1])
-    return _between(active[place].reshape(B, n), active[~place].reshape(B, n))
+    found = np.empty(len(swap), np.int64)
+    sum_between(y.view(np.uint8), by_b, swap.view(np.uint8), tie.view(np.uint8), found)
+    return found
 
 
 def _between(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.int64]:

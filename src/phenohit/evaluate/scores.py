@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
@@ -11,8 +12,9 @@ from phenohit.evaluate.bootstrap import auroc_intervals
 from phenohit.evaluate.chance import chance_table
 from phenohit.evaluate.entries import Entries
 from phenohit.evaluate.metrics import METRICS, mean_over_folds
+from phenohit.evaluate.replicates import median_split
 
-__all__ = ["score_table"]
+__all__ = ["median_repeat", "score_table"]
 
 
 def score_table(
@@ -22,6 +24,7 @@ def score_table(
     bootstrap: int = 1000,
     confidence: float = 0.95,
     chance: int = 1000,
+    repeated: bool = False,
     seed: int = 0,
     title: str = "scores",
 ) -> pd.DataFrame:
@@ -39,6 +42,9 @@ def score_table(
         Coverage of the intervals and of the chance range.
     chance : int
         Draws of random scores; 0 leaves the chance columns NaN.
+    repeated : bool
+        The folds are hold-outs drawn anew, which share compounds: the interval is that of the repeat with the median
+        performance (Hofmarcher 2019), for the spread of resampled compounds would not add up over them.
     seed : int
     title : str
         Shown with the progress.
@@ -51,7 +57,9 @@ def score_table(
         those folds, ``auroc_low, auroc_high, interval`` its interval and how it was made,
         ``auroc_pooled`` over all folds' entries in one ranking, ``chance_low, chance_high,
         p_chance`` what random scores reach on the same labels and folds; then every other metric as
-        the mean over folds where it is defined. Undefined is NaN.
+        the mean over folds where it is defined. Undefined is NaN. Where `repeated`, also ``interval_repeat``, the fold
+        number of that repeat (-1: no task is defined in every repeat, and the interval is of the mean over them), and
+        ``interval_auroc``, the AUROC there, which the interval is of.
 
     Notes
     -----
@@ -62,7 +70,12 @@ def score_table(
     columns = [c for c in ("task", "assay", "kind", "threshold") if c in labels.tasks]
     per_fold = METRICS["auroc"](entries, "fold")
     auroc = mean_over_folds(per_fold)
-    interval = auroc_intervals(entries, replicates=bootstrap, confidence=confidence, seed=seed, title=title)
+    repeat = median_repeat(entries, per_fold) if repeated else -1
+    of = entries if repeat < 0 else entries.take(np.flatnonzero(entries.fold == repeat))
+    interval = auroc_intervals(of, replicates=bootstrap, confidence=confidence, seed=seed, title=title)
+    if repeated:
+        at = np.searchsorted(entries.folds, repeat)
+        interval["interval_repeat"], interval["interval_auroc"] = repeat, auroc if repeat < 0 else per_fold[:, at]
     numbers = pd.DataFrame(
         {
             "n_scored": np.bincount(entries.task, minlength=len(entries.tasks)),
@@ -74,3 +87,26 @@ def score_table(
     chances = chance_table(entries, auroc, repeats=chance, confidence=confidence, seed=seed)
     others = pd.DataFrame({name: mean_over_folds(f(entries, "fold")) for name, f in METRICS.items() if name != "auroc"})
     return pd.concat([labels.tasks[columns], labels.counts(), numbers, interval, pooled, chances, others], axis=1)
+
+
+def median_repeat(entries: Entries, per_fold: NDArray[np.float64]) -> int:
+    """Find the repeat of a hold-out with the median performance, see `median_split`.
+
+    Parameters
+    ----------
+    entries : Entries
+        Every fold a repeat.
+    per_fold : float64 array, shape (T, K)
+        AUROC of every task in every fold.
+
+    Returns
+    -------
+    int
+        Fold number; -1 where no task is defined in every repeat.
+    """
+    if np.isnan(per_fold).any(1).all():
+        return -1
+    tables = {
+        str(k): pd.DataFrame({"task": entries.tasks, "auroc": per_fold[:, i]}) for i, k in enumerate(entries.folds)
+    }
+    return int(median_split(tables))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from phenohit.data.simulate import Latents, expected_cells, plate_responses, position_field
 from phenohit.data.simulate_files import CHANNELS
 from phenohit.data.simulate_settings import SimulateSettings
+from phenohit.errors import ConfigError, nearest
 
 __all__ = ["TRAITS", "PlateLook", "Trait", "channel_names", "draw_loadings", "look_of_plates", "seen_traits"]
 
@@ -78,8 +79,20 @@ def channel_names(settings: SimulateSettings) -> tuple[str, ...]:
 
 
 def seen_traits(settings: SimulateSettings) -> NDArray[np.bool_]:
-    """Tell which traits the channels show, shape (traits,)."""
-    return np.array([trait.channel in ("", *channel_names(settings)) for trait in TRAITS])
+    """Tell which traits the channels show, and the settings let mechanisms change, shape (traits,).
+
+    Raises
+    ------
+    ConfigError
+        If the settings name a trait that there is not, or that no channel shows.
+    """
+    seen = np.array([trait.channel in ("", *channel_names(settings)) for trait in TRAITS])
+    names = [trait.name for trait in TRAITS]
+    for name in settings.traits:
+        if name not in names or not seen[names.index(name)]:
+            there = [n for n, s in zip(names, seen, strict=True) if s]
+            raise ConfigError(f"settings.traits: no channel shows '{name}'. {nearest(name, there)}")
+    return seen & (np.isin(names, settings.traits) if settings.traits else True)
 
 
 def draw_loadings(settings: SimulateSettings) -> NDArray[np.float64]:
@@ -89,13 +102,13 @@ def draw_loadings(settings: SimulateSettings) -> NDArray[np.float64]:
     -------
     float64 array, shape (K + 1, traits)
         In units of the well-to-well spread that `effect` is given in; the last row is cell death. Every mechanism
-        changes five traits that can be seen, with a root mean square of `effect`.
+        changes five traits that can be seen (all, where there are fewer), with a root mean square of `effect`.
     """
     rng = np.random.default_rng([settings.seed, 11])
     seen = np.flatnonzero(seen_traits(settings))
     loading = np.zeros((settings.n_mechanisms + 1, len(TRAITS)))
     for mechanism in loading[:-1]:
-        amount = rng.normal(size=_MOVED)
+        amount = rng.normal(size=min(_MOVED, len(seen)))
         mechanism[rng.permutation(seen)[:_MOVED]] = amount / np.sqrt((amount**2).mean())
     loading[-1] = [trait.dying for trait in TRAITS]
     return settings.effect * loading

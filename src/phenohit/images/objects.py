@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -11,6 +14,7 @@ from scipy.sparse import coo_array
 from skimage.measure import label
 from skimage.segmentation import expand_labels
 
+from phenohit.data.remote import Place, is_address
 from phenohit.errors import ConfigError, FileError, ShapeError
 from phenohit.files import check_file
 from phenohit.imaging import SegmentConfig
@@ -66,19 +70,27 @@ def keep_labels(nuclei: np.ndarray, cells: np.ndarray, out: dict[str, np.ndarray
     return Objects(nuclei, cells, np.where(nuclei > 0, 0, cells), left)
 
 
-def read_masks(files: dict[str, str], config: SegmentConfig, shape: tuple[int, int] | None = None) -> Objects:
+def read_masks(
+    files: dict[str, str],
+    config: SegmentConfig,
+    shape: tuple[int, int] | None = None,
+    *,
+    storage: Mapping[str, Any] | None = None,
+) -> Objects:
     """Take the label images of another program.
 
     Parameters
     ----------
     files : dict of str
-        Paths of ``nuclei`` and, if there is one, ``cells``: whole numbers, 0 is background. TIFF, PNG or ``.npy``.
-        An image with one value besides 0 is a mask, whose connected parts are the objects.
+        Paths or addresses of ``nuclei`` and, if there is one, ``cells``: whole numbers, 0 is background. TIFF, PNG or
+        ``.npy``. An image with one value besides 0 is a mask, whose connected parts are the objects.
     config : SegmentConfig
         Of which `border`, `reach` and `diameter` count: without cells, nuclei are grown by `reach` diameters (0: the
         median of this image).
     shape : pair of int, optional
         Height and width that the images must have.
+    storage : mapping, optional
+        Options of the file system of addresses.
 
     Returns
     -------
@@ -97,8 +109,8 @@ def read_masks(files: dict[str, str], config: SegmentConfig, shape: tuple[int, i
     """
     if not files.get("nuclei"):
         raise ConfigError("segment.masks names no label image of nuclei. Give one under 'nuclei', or no masks at all.")
-    nuclei = _read_labels(files["nuclei"])
-    cells = _read_labels(files["cells"]) if files.get("cells") else None
+    nuclei = _read_labels(files["nuclei"], storage)
+    cells = _read_labels(files["cells"], storage) if files.get("cells") else None
     for name, image in (("nuclei", nuclei), ("cells", cells)):
         wanted = shape or nuclei.shape
         if image is not None and image.shape != tuple(wanted):
@@ -117,17 +129,18 @@ def read_masks(files: dict[str, str], config: SegmentConfig, shape: tuple[int, i
     return objects
 
 
-def _read_labels(file: str) -> np.ndarray:
+def _read_labels(file: str, storage: Mapping[str, Any] | None) -> np.ndarray:
     """Whole numbers of a two-dimensional image."""
-    check_file(file)
+    local = Place(file, storage).local() if is_address(file) else Path(file)
+    check_file(local)
     try:
         kind = file.lower().rpartition(".")[2]
         if kind == "npy":
-            image = np.load(file, allow_pickle=False)
+            image = np.load(local, allow_pickle=False)
         elif kind in ("tif", "tiff"):
-            image = tifffile.imread(file)
+            image = tifffile.imread(local)
         else:
-            image = np.asarray(Image.open(file))
+            image = np.asarray(Image.open(local))
     except (OSError, ValueError, tifffile.TiffFileError) as error:
         raise FileError(f"'{file}' cannot be read as a label image ({error}). Expected TIFF, PNG or .npy.") from error
     image = np.squeeze(image)

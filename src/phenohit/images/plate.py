@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from phenohit.data.dropped import dropped, nothing_dropped
 from phenohit.data.views import Views
-from phenohit.errors import FileError, PlateError, ShapeError
+from phenohit.errors import ConfigError, FileError, PlateError, ShapeError
 from phenohit.files import atomic, read_json, write_json, write_table
 from phenohit.images.illumination import correct, estimate, load_functions, save_functions
 from phenohit.images.measure import measure
@@ -83,7 +83,7 @@ def measure_plate(
     state : str
         What else the pieces depend on, e.g. size and time of the files; pieces of another state are done again.
     do : function, optional
-        Does delayed calls, in any order, and yields as they are done (`phenohit.workers.Workers.do`).
+        Does delayed calls, in any order, and yields as they are done (`phenohit.workers.Workers.finish`).
 
     Returns
     -------
@@ -300,8 +300,13 @@ def _objects(how: _Plate, view: Views, pixels: NDArray[np.float32]) -> Objects:
     if not segmenting.masks:
         return segment(pixels, view.channels, segmenting, how.diameter)
     place = {c.removeprefix("Metadata_").lower(): str(view.rows[c].iloc[0]) for c in PLACE}
-    paths = {what: pattern.format(**place) for what, pattern in segmenting.masks.items()}
-    return read_masks(paths, segmenting, pixels.shape[1:])
+    try:
+        paths = {what: pattern.format(**place) for what, pattern in segmenting.masks.items()}
+    except (LookupError, ValueError) as error:
+        raise ConfigError(
+            f"segment.masks has a field ({error}) that is none of {{plate}}, {{well}}, {{site}}."
+        ) from error
+    return read_masks(paths, segmenting, pixels.shape[1:], storage=how.source.storage)
 
 
 def _no_cells(channels: Sequence[str], source: ImageSource) -> pd.DataFrame:

@@ -163,6 +163,13 @@ class ImageModel:
         mean, _ = pooled(data, ((images, v) for images, v in values), n)
         return Profiles(mean, data.rows, [f"{self.name}_{i}" for i in range(n)], (f"embed[{self.name}]",))
 
+    def untrained(self, data: ImageRows) -> Self:
+        """Build the network with its first weights (e.g. pretrained ones), to embed images of this kind."""
+        self.known = Known(list(data.features), ["none"], np.array([0.5], np.float32), np.array([True]))
+        self.shape = data.shape
+        self.net = self._network(1, 0).eval().to(self._device)
+        return self
+
     def view_scores(self, data: ImageRows, task: str) -> NDArray[np.float32]:
         """Return the probability of every single image in one task, shape (V,): what galleries are sorted by."""
         if self.known is None or self.net is None:

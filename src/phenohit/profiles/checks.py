@@ -197,7 +197,8 @@ def drop_flagged(profiles: Profiles, checks: Checks, config: ChecksConfig) -> tu
     -------
     profiles : Profiles
     dropped : DataFrame
-        One line per well, with the flag's text.
+        One line per well, with the flag's text. Flagged wells without a name are kept, as they cannot be told from
+        others of their plate: one line per plate and rule says so.
 
     Raises
     ------
@@ -213,14 +214,19 @@ def drop_flagged(profiles: Profiles, checks: Checks, config: ChecksConfig) -> tu
         profiles.rows["Metadata_Well"].astype(str) if "Metadata_Well" in profiles.rows else pd.Series("", plate.index)
     )
     of_plate = flags[flags["what"] == "plate"].drop_duplicates("plate").set_index("plate")
-    of_well = flags[flags["what"] == "well"].drop_duplicates(["plate", "well"]).set_index(["plate", "well"])
+    of_well = flags[flags["what"] == "well"]
+    nameless = of_well[of_well["well"] == ""]
+    of_well = of_well.drop(nameless.index).drop_duplicates(["plate", "well"]).set_index(["plate", "well"])
     reason = plate.map(of_plate["rule"] + ": " + of_plate["text"])
     place = pd.MultiIndex.from_arrays([plate, well])
     single = (of_well["rule"] + ": " + of_well["text"]).reindex(place).to_numpy()
-    reason = reason.fillna(pd.Series(single, index=reason.index))
+    reason = reason.astype(object).where(reason.notna(), pd.Series(single, index=reason.index, dtype=object))
     gone = reason.notna().to_numpy()
     lost = dropped("plate checks", "well", well_names(profiles, np.flatnonzero(gone)), reason[gone].astype(str))
-    return profiles.take(~gone), lost
+    nameless = nameless[~nameless["plate"].isin(list(of_plate.index))].groupby(["plate", "rule"], sort=False).size()
+    reasons = [f"{rule}: {n} flagged wells have no name, so they are kept" for (_, rule), n in nameless.items()]  # pyright: ignore[reportGeneralTypeIssues]
+    kept = dropped("plate checks", "plate", nameless.index.get_level_values("plate"), reasons)
+    return profiles.take(~gone), pd.concat([lost, kept], ignore_index=True)
 
 
 def _known_rules(config: ChecksConfig) -> None:

@@ -149,6 +149,8 @@ def _for_page(split: dict[str, Any]) -> dict[str, Any]:
     """Return what the scripts need of a split."""
     methods = [{key: method[key] for key in ("name", "label", "kind")} for method in split["methods"]]
     page = {"name": split["name"], "lead": split["lead"], "methods": methods, **split["tasks"]}
+    page["tests"] = [{key: pair[key] for key in ("a", "b", "verdict", "permutations")} for pair in split["roc"]]
+    page["dependence"] = split["dependence"]["of"]
     return page | ({"comparison": split["comparison"]["page"]} if split["comparison"] else {})
 
 

@@ -72,15 +72,16 @@ def images_facts(folder: Path, plates: list[MeasuredPlate] | None = None) -> dic
     -------
     dict or None
         None where the run has no images. Keys ``told`` (sentences), ``tiles``, ``checked`` (bool), ``rules``,
-        ``columns`` (rules with a column in the table, and
-        what it counts), ``rows`` (plates, worst first, at most `IMAGES_SHOWN`), ``n``,
-        ``n_bad``, ``focus`` and ``cells`` (one dot per plate), ``pictures``, ``n_open``, ``beyond`` (pictures that
+        ``columns`` (rules with a column in the table, and what it counts), ``unread`` and ``controls`` (bool: whether
+        they have one), ``rows`` (plates, worst first, at most `IMAGES_SHOWN`), ``n``, ``n_bad``, ``focus`` and
+        ``cells`` (one dot per plate), ``pictures``, ``n_open``, ``beyond`` (pictures that
         found no room), ``failures``, ``n_failures``, ``left_out``, ``nuclei``, ``reject``.
     """
     plates = measured_plates(folder) if plates is None else plates
     if not plates:
         return None
-    rows = [_row(plate) for plate in plates]
+    controls = _controls(folder)
+    rows = [_row(plate) | {"controls": controls.get(plate.name)} for plate in plates]
     both = sorted(zip(plates, rows, strict=True), key=lambda pair: _rank(pair[1]))
     worst = [row for _, row in both]
     pictures, beyond = _pictures(folder, both)
@@ -94,6 +95,7 @@ def images_facts(folder: Path, plates: list[MeasuredPlate] | None = None) -> dic
         "rules": _rules(rows),
         "columns": [(rule, "rejected" if _total(rows, "rejected", rule) else "flagged") for rule in _seen(rows)],
         "unread": any(row["unread"] for row in rows),
+        "controls": any(row["controls"] is not None for row in rows),
         "rows": worst[:IMAGES_SHOWN],
         "n": len(rows),
         "n_bad": sum(row["bad"] for row in rows),
@@ -134,6 +136,15 @@ def _row(plate: MeasuredPlate) -> dict[str, Any]:
         "focus": float(focus.median()) if len(focus) else None,
         "checked": bool(len(focus)) or bool(len(plate.flags)),
     }
+
+
+def _controls(folder: Path) -> dict[str, int]:
+    """Negative controls among the wells of every plate; empty where it is not known what wells are."""
+    try:
+        table, _ = read_table(folder / "checks" / "plates.parquet", ["plate", "n_negcon"])
+    except FileError:
+        return {}
+    return {str(plate): int(n) for plate, n in zip(table["plate"], table["n_negcon"], strict=True)}
 
 
 def _rank(row: dict[str, Any]) -> tuple[bool, float, float]:

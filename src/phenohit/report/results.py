@@ -16,6 +16,7 @@ from phenohit.files import read_json, read_table
 from phenohit.report.comparison import comparison_facts
 from phenohit.report.enrichment import enrichment_facts
 from phenohit.report.methods import kind_of, label_of
+from phenohit.report.paired import cost_facts, dependence_facts, matrix_facts, roc_facts
 from phenohit.report.reliability import reliability_facts
 from phenohit.report.tables import number, read_csv
 
@@ -58,13 +59,15 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
         ``name, folder, kind, folds, leaks, methods`` (list, best first within its kind), ``tasks`` (columns for
         the page), ``lead`` (the method read out: best mean AUROC among images, else chemistry), ``reliability`` (of the
         probabilities; None where it was not computed), ``enrichment`` (of a replayed campaign; likewise),
-        ``comparison`` (of the sets of assays; likewise).
+        ``comparison`` (of the sets of assays; likewise); ``compare``, ``matrix``, ``roc``, ``costs``, ``dependence``
+        (see `report.paired`); ``repeats`` (of hold-outs drawn anew; None for folds).
     """
     folds = _folds(folder / "folds.parquet")
     metrics = _metrics(folder / "metrics.parquet")
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     methods = _methods(metrics, summary, images)
     lead = _lead(methods)
+    tasks = task_columns(metrics, methods, lead)
     return {
         "name": str(metrics["split"].iloc[0]) if len(metrics) and "split" in metrics else folder.name,
         "kind": folds["kind"],
@@ -74,11 +77,16 @@ def split_facts(folder: Path, *, images: bool = True) -> dict[str, Any]:
         "methods": methods,
         "lead": lead,
         "confidence": next((number(s.get("confidence")) for s in summary.values()), None) or 0.95,
+        "repeats": _repeats(metrics, methods, folds["n_folds"]),
         "compare": _compare(folder / "compare.csv", methods),
+        "matrix": matrix_facts(folder / "compare.csv", methods),
+        "roc": roc_facts(folder / "roc_tests.csv", methods, tasks["task"]),
+        "costs": cost_facts(folder, methods),
+        "dependence": dependence_facts(tasks, methods, lead),
         "reliability": reliability_facts(folder / "calibration.parquet", methods, lead),
         "enrichment": enrichment_facts(folder / "enrichment.parquet", methods, lead),
         "comparison": comparison_facts(folder / "agreement.json", methods),
-        "tasks": task_columns(metrics, methods, lead),
+        "tasks": tasks,
     }
 
 
@@ -128,14 +136,14 @@ def _range(values: pd.Series) -> str:
 def _folds(path: Path) -> dict[str, Any]:
     """Sizes of the parts of every fold, in rows."""
     if not path.is_file():
-        return {"kind": "", "sizes": [], "n": 0}
+        return {"kind": "", "sizes": [], "n": 0, "n_folds": 0}
     folds = Folds.load(path)
     sizes = []
     for s, name in enumerate(folds.names):
         count = np.bincount(folds.part[:, s], minlength=4)
         parts = {"train": TRAIN, "validation": VALID, "test": TEST, "unused": UNUSED}
         sizes.append({"name": str(name)} | {part: int(count[code]) for part, code in parts.items()})
-    return {"kind": str(folds.kind), "sizes": sizes, "n": len(folds.part)}
+    return {"kind": str(folds.kind), "sizes": sizes, "n": len(folds.part), "n_folds": len(set(folds.fold))}
 
 
 def _metrics(path: Path) -> pd.DataFrame:
@@ -171,6 +179,7 @@ def _methods(metrics: pd.DataFrame, summary: dict[str, Any], images: bool) -> li
                 "sd": number(given.get("auroc_sd")),
                 "low": number(given.get("auroc_mean_low")),
                 "high": number(given.get("auroc_mean_high")),
+                **_f1(part),
                 "counts": [_count(counts.get(level), int(np.nansum(auroc > float(level)))) for level in LEVELS],
                 "beyond": _count(given.get("beyond_chance")),
                 "n_assays": number(simm.get("n_assays")),
@@ -179,6 +188,21 @@ def _methods(metrics: pd.DataFrame, summary: dict[str, Any], images: bool) -> li
             }
         )
     return sorted(found, key=lambda m: (m["rank"], -(m["mean"] if m["mean"] is not None else -1.0)))
+
+
+def _f1(part: pd.DataFrame) -> dict[str, float | None]:
+    """Mean F1 score over tasks, and its standard deviation."""
+    values = part["f1"].dropna().to_numpy(np.float64) if "f1" in part else np.zeros(0)
+    mean, sd = values.mean() if len(values) else None, values.std(ddof=1) if len(values) > 1 else None
+    return {"f1": number(mean), "f1_sd": number(sd)}
+
+
+def _repeats(metrics: pd.DataFrame, methods: list[dict[str, Any]], n: int) -> dict[str, Any] | None:
+    """Say how often a hold-out was drawn, and of which repeat every method's intervals are."""
+    if "interval_repeat" not in metrics:
+        return None
+    of = metrics.groupby("method", sort=False)["interval_repeat"].first()
+    return {"n": n, "median": [{"label": m["label"], "repeat": int(of[m["name"]])} for m in methods]}
 
 
 def _count(given: dict[str, Any] | None, observed: int | None = None) -> dict[str, float | None]:
