@@ -129,6 +129,22 @@ def test_wrong_batches_are_refused(name: str) -> None:
             net(wrong)
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_features_are_what_the_last_layers_see(name: str) -> None:
+    net: Any = tiny(name).eval()
+    x = images(name)
+    found = net.features(x)
+    assert found.shape == (2, net.n_features)
+    if name == "milnet":  # a 1 x 1 convolution and a mean may change places
+        found, expected = found @ net.layers[-1].weight[:, :, 0, 0].T + net.layers[-1].bias, net.layers(x).mean((2, 3))
+    else:
+        last = {"mcnn": lambda: net.head[-1], "fnn": lambda: net.layers[-1]}.get(name, lambda: net.head)()
+        found, expected = last(found), net(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ShapeError, match="was built for"):
+        net.features(torch.cat([x, x], 1))
+
+
 def test_unknown_names_and_impossible_values_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"'gapnett' is not known\. Nearest: gapnet"):
         make("gapnett", 5, 2, (64, 64))

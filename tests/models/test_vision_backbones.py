@@ -64,6 +64,17 @@ def test_the_seed_decides_the_weights() -> None:
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit", "test_vit3", "test_mambaout", "test_efficientnet"])
+def test_features_are_what_the_last_layer_sees(backbone: str) -> None:
+    net: Any = make("timm", 5, 2, (64, 80), {"backbone": backbone, "dropout": 0.5}).eval()
+    x = torch.randn(3, 5, 64, 80)
+    found = net.features(x)
+    assert found.shape == (3, net.n_features)
+    torch.testing.assert_close(net.net.get_classifier()(found), net(x))
+    with pytest.raises(ShapeError, match=r"\(B, 5, H, W\)"):
+        net.features(x[:, :3])
+
+
 def test_transformers_are_built_for_one_size() -> None:
     net = make("timm", 5, 2, (64, 80), {"backbone": "test_vit"}).eval()
     assert net(torch.randn(1, 5, 64, 80)).shape == (1, 2)

@@ -69,7 +69,9 @@ def make(
     -------
     net : nn.Module
         Takes a float tensor (B, C, H, W), gives logits (B, T). A network with more than one loss (`milnet`) also
-        has ``training_logits(x)``, a tuple of logits (B, T) whose cross-entropies are added.
+        has ``training_logits(x)``, a tuple of logits (B, T) whose cross-entropies are added. All have ``features(x)``,
+        the embedding (B, ``n_features``) before the last layers, to be taken in evaluation mode; where in an image
+        the evidence for a task is: `phenohit.models.saliency`.
 
     Raises
     ------

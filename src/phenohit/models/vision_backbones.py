@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from phenohit.errors import ConfigError, FileError, ShapeError, nearest, some
 from phenohit.models.contract import require
 from phenohit.models.vision import check_images, check_size
+from phenohit.models.vision_maps import Tapped, leaf
 
 __all__ = ["Backbone", "BackboneSettings", "DenseNet121", "PublishedSettings", "ResNet101"]
 
@@ -119,13 +120,92 @@ class Backbone(nn.Module):
         ShapeError
             If the images have other channels, or a size a transformer was not built for.
         """
+        self._check(x)
+        return self.net(x)
+
+    @property
+    def n_features(self) -> int:
+        """Features of an image, that is inputs of the last layer."""
+        return int(getattr(self.net, "head_hidden_size", None) or self.net.num_features)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the pooled features (B, n_features), which the last layer classifies, of images (B, C, H, W).
+
+        Raises
+        ------
+        ShapeError
+            As `forward`.
+        """
+        self._check(x)
+        return self.net.forward_head(self.net.forward_features(x), pre_logits=True).flatten(1)
+
+    def tapped(self, x: Tensor) -> Tapped:
+        """Return the last maps or patch tokens and the logits from them; see `phenohit.models.saliency`.
+
+        Raises
+        ------
+        ConfigError
+            If the backbone's last layers are of a kind this cannot read.
+        ShapeError
+            As `forward`.
+        """
+        self._check(x)
+        if getattr(self.net, "global_pool", None) == "token":
+            return self._before_class_token(x)
+        with torch.no_grad():
+            found = self.net.forward_features(x)
+        maps, again = self._as_maps(found)
+        return Tapped(self.net.forward_head(again), (maps,), (None,))
+
+    def _before_class_token(self, x: Tensor) -> Tapped:
+        """Patch tokens as the last block gets them: after it, the class token alone goes on to the logits."""
+        maps: list[Tensor] = []
+
+        def tap(_: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            torch.set_grad_enabled(True)  # from here on, until `no_grad` below ends
+            kept, again = self._as_maps(given[0])
+            maps.append(kept)
+            return again, *given[1:]
+
+        blocks: Any = getattr(self.net, "blocks", None)
+        if not blocks:
+            raise self._no_maps("its class token is classified, but it has no blocks")
+        handle = blocks[-1].register_forward_pre_hook(tap)
+        try:
+            with torch.no_grad():
+                logits = self.net(x)
+        finally:
+            handle.remove()
+        return Tapped(logits, (maps[0],), (None,))
+
+    def _as_maps(self, found: Any) -> tuple[Tensor, Tensor]:
+        """Return a leaf (B, K, h, w) and, made from it, what was given: maps, maps with channels last, or tokens."""
+        if isinstance(found, Tensor) and found.ndim == 4:
+            if getattr(self.net, "output_fmt", "NCHW") == "NHWC":
+                maps = leaf(found.permute(0, 3, 1, 2))
+                return maps, maps.permute(0, 2, 3, 1)
+            maps = leaf(found)
+            return maps, maps
+        grid = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
+        if not isinstance(found, Tensor) or found.ndim != 3 or grid is None or found.shape[1] < grid[0] * grid[1]:
+            raise self._no_maps(f"its last layers pass on {_kind(found)}")
+        first = found.shape[1] - grid[0] * grid[1]  # class and register tokens stand before the patches
+        maps = leaf(found[:, first:].transpose(1, 2).unflatten(2, tuple(grid)))
+        return maps, torch.cat([found[:, :first].detach(), maps.flatten(2).transpose(1, 2)], 1)
+
+    def _no_maps(self, why: str) -> ConfigError:
+        return ConfigError(
+            f"where {self.name} sees its evidence cannot be read from maps: {why}. Use another backbone, or method "
+            "'gradient'."
+        )
+
+    def _check(self, x: Tensor) -> None:
         check_images(x, self.channels, self.SMALLEST, self.name)
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             raise ShapeError(
                 f"{self.name} was built for images of {self.size[0]} x {self.size[1]} pixels, these have "
                 f"{x.shape[2]} x {x.shape[3]}. Crop or resize them, or build the network for their size."
             )
-        return self.net(x)
 
 
 class ResNet101(Backbone):
@@ -152,6 +232,10 @@ class DenseNet121(Backbone):
 
     def _backbone(self, settings: Any) -> str:
         return "densenet121"
+
+
+def _kind(found: Any) -> str:
+    return f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
 
 
 def _one_size(name: str) -> bool:

@@ -58,9 +58,9 @@ class Fnn(nn.Module):
 
     def __init__(self, channels: int, tasks: int, size: tuple[int, int], settings: FnnSettings) -> None:
         super().__init__()
-        self.n_features = channels * size[0] * size[1]
+        self.inputs, self.n_features = channels * size[0] * size[1], settings.units
         layers: list[nn.Module] = [nn.Flatten(), nn.Dropout(settings.dropout_input)]
-        inputs = self.n_features
+        inputs = self.inputs
         for _ in range(settings.layers):
             layers += [nn.Linear(inputs, settings.units), nn.ReLU(inplace=True), nn.Dropout(settings.dropout_hidden)]
             inputs = settings.units
@@ -70,6 +70,17 @@ class Fnn(nn.Module):
                 nn.init.xavier_normal_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Return the last hidden units (B, units) of measured features, float (B, F) or (B, C, H, W).
+
+        Raises
+        ------
+        ShapeError
+            As `forward`.
+        """
+        self._check(x)
+        return self.layers[:-1](x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, T) of features, float (B, F) or (B, C, H, W).
 
@@ -78,9 +89,11 @@ class Fnn(nn.Module):
         ShapeError
             If the number of features is another one.
         """
-        if x.ndim < 2 or x.shape[1:].numel() != self.n_features or not x.is_floating_point():
+        return self.layers[-1](self.features(x))
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim < 2 or x.shape[1:].numel() != self.inputs or not x.is_floating_point():
             raise ShapeError(
-                f"{self.NAME} was built for {self.n_features} float features per row, but got {x.dtype} of shape "
+                f"{self.NAME} was built for {self.inputs} float features per row, but got {x.dtype} of shape "
                 f"{tuple(x.shape)}. Give it the features it was built for."
             )
-        return self.layers(x)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from phenohit.models.contract import require
 from phenohit.models.vision import check_images, check_size
+from phenohit.models.vision_maps import Place, Tapped, leaf, placed
 
 __all__ = ["GapNet", "GapNetSettings"]
 
@@ -72,9 +73,10 @@ class GapNet(nn.Module):
                 nn.Sequential(*_convolutions(128, 256, dilations=self.DILATION)),
             ]
         )
+        self.n_features = 32 + 64 + 128 + 256
         units, rate = settings.units, settings.dropout
         self.head = nn.Sequential(
-            nn.Linear(32 + 64 + 128 + 256, units),
+            nn.Linear(self.n_features, units),
             nn.SELU(inplace=True),
             nn.AlphaDropout(rate),
             nn.Linear(units, units),
@@ -91,17 +93,35 @@ class GapNet(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the pooled features (B, 480) of images (B, C, H, W)."""
-        check_images(x, self.channels, self.SMALLEST, self.NAME)
-        pooled = []
-        for block in self.blocks:
-            x = block(x)
-            pooled.append(x.mean((2, 3)))
-        return torch.cat(pooled, 1)
+        """Return the pooled features (B, 480) of images (B, C, H, W): means of 32, 64, 128 and 256 maps."""
+        return _means(self._maps(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, T) of images (B, C, H, W)."""
         return self.head(self.features(x))
+
+    def tapped(self, x: Tensor) -> Tapped:
+        """Return the maps of all four blocks and the logits of their means; see `phenohit.models.saliency`."""
+        with torch.no_grad():
+            maps = self._maps(x)
+        # Cut between blocks: a block's maps act on the logits through their own mean, not through later blocks.
+        maps = tuple(leaf(m) for m in maps)
+        places: list[Place] = []
+        for block in self.blocks:
+            places.append(placed(block.children(), places[-1] if places else None))
+        return Tapped(self.head(_means(maps)), maps, tuple(places))
+
+    def _maps(self, x: Tensor) -> tuple[Tensor, ...]:
+        check_images(x, self.channels, self.SMALLEST, self.NAME)
+        maps = []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return tuple(maps)
+
+
+def _means(maps: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([m.mean((2, 3)) for m in maps], 1)
 
 
 def _convolutions(

@@ -12,6 +12,7 @@ from torch.nn import functional
 from phenohit.errors import ShapeError
 from phenohit.models.contract import require
 from phenohit.models.vision import check_images, check_size
+from phenohit.models.vision_maps import Place, Tapped, leaf
 
 __all__ = ["MCnn", "MCnnSettings"]
 
@@ -64,7 +65,7 @@ class MCnn(nn.Module):
     def __init__(self, channels: int, tasks: int, size: tuple[int, int], settings: MCnnSettings) -> None:
         super().__init__()
         maps = _MAPS[: settings.scales]
-        self.channels, self.built = channels, size
+        self.channels, self.built, self.n_features = channels, size, settings.units
         self.pooling = 2 ** (settings.scales - 1)  # of every scale in all
         self.smallest = 2 * self.pooling
         check_size(size, self.smallest, f"{self.NAME} with {settings.scales} scales")
@@ -86,6 +87,16 @@ class MCnn(nn.Module):
     def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
         return size[0] // self.smallest, size[1] // self.smallest
 
+    def features(self, x: Tensor) -> Tensor:
+        """Return the units (B, 512) after their ReLU, which the last layer classifies, of images (B, C, H, W).
+
+        Raises
+        ------
+        ShapeError
+            As `forward`.
+        """
+        return self.head[:-1](self.combine(self._scales(x)))
+
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, T) of images (B, C, H, W).
 
@@ -94,6 +105,18 @@ class MCnn(nn.Module):
         ShapeError
             If the images have other channels, or a size that ends in another grid.
         """
+        return self.head[-1](self.features(x))
+
+    def tapped(self, x: Tensor) -> Tapped:
+        """Return the combined maps before pooling and the logits from them; see `phenohit.models.saliency`."""
+        with torch.no_grad():
+            maps = self.combine[:-1](self._scales(x))
+        maps = leaf(maps)
+        place = Place((self.pooling - 1) / 2, self.pooling)
+        return Tapped(self.head(self.combine[-1](maps)), (maps,), (place,))
+
+    def _scales(self, x: Tensor) -> Tensor:
+        """All scales at the size of the smallest, side by side."""
         check_images(x, self.channels, self.smallest, self.NAME)
         size = (int(x.shape[2]), int(x.shape[3]))
         if self._grid(size) != self.grid:
@@ -108,7 +131,7 @@ class MCnn(nn.Module):
             if left > 1:  # pooling by 2 again and again is pooling by 4, 8, ...: the windows are the same
                 x = functional.max_pool2d(x, 2)
             left //= 2
-        return self.head(self.combine(torch.cat(scales, 1)))
+        return torch.cat(scales, 1)
 
 
 def _convolutions(channels: int, maps: int) -> list[nn.Module]:

@@ -12,9 +12,11 @@ from torch.nn import functional
 
 from phenohit.models.contract import require
 from phenohit.models.vision import check_images, check_size
+from phenohit.models.vision_maps import Tapped, leaf, placed
 
 __all__ = ["MilNet", "MilNetSettings", "noisy_and_logits"]
 
+_MAPS = 1000  # before the class maps
 _CLOSEST = 1e-6  # a mean of probabilities is kept this far from 0 and 1, where log odds end
 
 
@@ -75,8 +77,9 @@ class MilNet(nn.Module):
         for inputs, maps, kernel in ((32, 64, 3), (64, 64, 5), (64, 128, 3), (128, 128, 3)):
             layers += [nn.Conv2d(inputs, maps, kernel), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)]
             layers.append(nn.Dropout(settings.dropout_maps))
-        layers += [nn.Conv2d(128, 1000, 1), nn.ReLU(inplace=True), nn.Dropout(settings.dropout_dense)]
-        layers.append(nn.Conv2d(1000, tasks, 1))
+        self.n_features = _MAPS
+        layers += [nn.Conv2d(128, _MAPS, 1), nn.ReLU(inplace=True), nn.Dropout(settings.dropout_dense)]
+        layers.append(nn.Conv2d(_MAPS, tasks, 1))
         self.layers = nn.Sequential(*layers)
         self.thresholds = nn.Parameter(torch.full((tasks,), settings.threshold))
         self.head = nn.Linear(tasks, tasks)
@@ -86,6 +89,14 @@ class MilNet(nn.Module):
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
+    def features(self, x: Tensor) -> Tensor:
+        """Return the means (B, 1000) of the maps before the class maps, of images (B, C, H, W).
+
+        They know of no task, and tell more images apart than the T pooled values, which are nearly 0 or 1.
+        """
+        check_images(x, self.channels, self.SMALLEST, self.NAME)
+        return self.layers[:-1](x).mean((2, 3))
+
     def maps(self, x: Tensor) -> Tensor:
         """Return the probability of every task at every position, float (B, T, h, w): where in an image it is seen."""
         check_images(x, self.channels, self.SMALLEST, self.NAME)
@@ -93,12 +104,22 @@ class MilNet(nn.Module):
 
     def pooled(self, x: Tensor) -> Tensor:
         """Return the log odds (B, T), float32, of the pooled maps of images (B, C, H, W)."""
-        share = self.maps(x).float().mean((2, 3))
+        return self._pool(self.maps(x))
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        share = maps.float().mean((2, 3))
         return noisy_and_logits(share, self.thresholds.float(), self.a)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, T) of images (B, C, H, W)."""
         return self.head(torch.sigmoid(self.pooled(x)))
+
+    def tapped(self, x: Tensor) -> Tapped:
+        """Return the class maps and the logits from them; see `phenohit.models.saliency`."""
+        with torch.no_grad():
+            maps = self.maps(x)
+        maps = leaf(maps)
+        return Tapped(self.head(torch.sigmoid(self._pool(maps))), (maps,), (placed(self.layers),))
 
     def training_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits of the linear layer and of the pooled maps, both (B, T); their losses are added."""
