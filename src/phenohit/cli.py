@@ -30,6 +30,7 @@ COMMANDS = {
     "leaks": ("phenohit.commands:leaks", "check any table of folds for leaks"),
     "simulate": ("phenohit.simulate:command", "make a small simulated screen with known truth"),
     "simm2018": ("phenohit.studies.simm2018:command", "the whole study of Simm et al. 2018 on your screen"),
+    "hofmarcher2019": ("phenohit.studies.hofmarcher2019:command", "networks on images against one on profiles"),
     "models": ("phenohit.commands:models", "list the models"),
 }
 

@@ -65,8 +65,8 @@ class SplitConfig:
     ----------
     name : str
         Shown in the report; empty: made from the settings.
-    kind : {"series", "scaffold", "compound"}
-        Series (connected components at `similarity`), scaffold (Murcko), compound.
+    kind : {"series", "scaffold", "compound", "given"}
+        Series (connected components at `similarity`), scaffold (Murcko), compound; or given, made elsewhere.
     folds : int
         Number of folds; 1 means a single hold-out with `fractions`, repeated `repeats` times.
     fractions : tuple[float, float, float]
@@ -79,17 +79,30 @@ class SplitConfig:
         With 2 or more, plates are split as well: a test well's plate is never trained on. Needs
         `profiles.unit: well`.
     valid : float
-        Share of the training groups used for early stopping.
+        Share of the training groups used for early stopping; of a given split, where it has no validation part.
+    path : str
+        For `given`: table with a row per compound, well or view, and a column with its part (train, valid, test) or
+        fold number. {part} and {repeat} stand for what differs between several files, e.g.
+        datasplit{repeat}-{part}.csv.
+    columns : dict[str, str]
+        For `given`: our name -> column, for any of compound, inchikey, smiles, sample (PLATE-WELL-SITE), plate, well,
+        part and fold; empty: by the usual names.
     """
 
     name: str = ""
-    kind: Literal["series", "scaffold", "compound"] = "series"
+    kind: Literal["series", "scaffold", "compound", "given"] = "series"
     folds: int = 5
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     repeats: int = 1
     similarity: float = 0.7
     plate_folds: int = 0
     valid: float = 0.1
+    path: str = ""
+    columns: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind == "given" and "{repeat}" in self.path:  # how many there are, the files tell
+            self.folds, self.repeats = 1, max(self.repeats, 2)
 
 
 @dataclass
@@ -160,6 +173,9 @@ class HitsConfig:
         ECFP6 Tanimoto at which survivors fall into one cluster.
     volume_nl : float
         Transfer volume in the pick lists.
+    gallery : bool
+        Show example views, a montage along the score and evidence maps for every task that is picked for, where the
+        run has a store of views or thumbnails.
     """
 
     recipe: Literal["", "expansion", "potency"] = ""
@@ -178,6 +194,7 @@ class HitsConfig:
     replaceable: float = 0.9
     similarity: float = 0.7
     volume_nl: float = 25.0
+    gallery: bool = True
 
 
 @dataclass

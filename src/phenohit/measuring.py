@@ -18,6 +18,7 @@ from phenohit.data.dropped import dropped
 from phenohit.data.views import Views
 from phenohit.errors import ConfigError
 from phenohit.files import read_json, read_table, write_table
+from phenohit.imaging import ImageSource
 from phenohit.runs import slug
 from phenohit.study import Study
 from phenohit.viewing import store_folder
@@ -95,7 +96,7 @@ def read_images(study: Study) -> None:
     try:
         for plate in views.plates:
             own = views.of_plate(plate)
-            state = files_state(own, source.storage)
+            state = files_state(own, source.storage, _masks(own, source))
             names.append(f"images/plate/{plate}")
             where = f"images/{slug(plate)}"
             run.step(
@@ -116,6 +117,15 @@ def read_images(study: Study) -> None:
         after=tuple(names),
         outputs=[WELLS, "dropped/images.csv"],
     )
+
+
+def _masks(views: Views, source: ImageSource) -> list[str]:
+    """Return the files of the masks of some views."""
+    from phenohit.images.objects import mask_files
+
+    if not source.segment.masks:
+        return []
+    return [path for i in range(len(views)) for path in mask_files(views.take([i]), source.segment).values()]
 
 
 def _check_places(study: Study, views: Views) -> None:

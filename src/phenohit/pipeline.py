@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from phenohit import campaign, measuring, scoring, tuning
+from phenohit import campaign, gallery, measuring, scoring, tuning
 from phenohit.config import Config, SplitConfig
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.evaluate.crossval import concatenate, fit_split_model
+from phenohit.evaluate.given import split_inputs
 from phenohit.evaluate.splits import Folds
 from phenohit.files import atomic, read_json, read_table, write_json, write_table, write_text
 from phenohit.labels.database import masked
@@ -200,6 +201,7 @@ def step_split(study: Study) -> None:
             f"split/{name}",
             partial(_split, study, split, folder),
             settings=[asdict(split), study.config.seed],
+            inputs=split_inputs(split),
             after=("data", "chemistry", "labels"),
             outputs=[f"{folder}/folds.parquet", f"{folder}/leaks.csv"],
         )
@@ -209,10 +211,10 @@ def _split(study: Study, split: SplitConfig, folder: str) -> dict[str, Any]:
     from phenohit.evaluate import leaks
     from phenohit.evaluate.splitting import make_folds
 
-    data = study.rows
+    data, wells = study.rows, read_table(study.run.path("wells.parquet"))[0]
     at = study.row_compound(data)
     compounds = study.compounds.iloc[at]
-    folds = make_folds(split, data, compounds, study.labels.take(at), seed=study.config.seed)
+    folds = make_folds(split, data, compounds, study.labels.take(at), seed=study.config.seed, wells=wells)
     folds.save(study.run.path(folder, "folds.parquet"))
     table = leaks.check(
         folds,
@@ -342,10 +344,11 @@ def step_hits(study: Study) -> None:
         study.run.step(
             f"hits/{task}",
             partial(campaign.pick, study, plan, task, study.folder(folder)),
-            settings=[plan, asdict(study.config.hits), study.config.seed],
+            settings=[plan, asdict(replace(study.config.hits, gallery=True)), study.config.seed],  # no pick hangs on it
             after=("final",),
             outputs=[f"{folder}/{f}" for f in files],
         )
+        gallery.step_gallery(study, plan, task)
 
 
 # --- report: everything on one page -----------------------------------------------------------
@@ -357,7 +360,9 @@ def step_report(study: Study) -> None:
 
     run = study.run
     # What a hit list leaves out stays beside it: for each task that is every compound measured before.
-    lost = [pd.read_csv(p, dtype=str, keep_default_na=False) for p in sorted(run.folder.glob("dropped/*.csv"))]
+    beside = [run.folder / "splits" / slug(name) / "folds.left_out.csv" for name, _ in study.splits()]
+    files = [*sorted(run.folder.glob("dropped/*.csv")), *filter(Path.exists, beside)]
+    lost = [pd.read_csv(p, dtype=str, keep_default_na=False) for p in files]
     lost += [_undefined(study, name) for name, _ in study.splits()]
     write_table(run.path("dropped.csv"), pd.concat(lost, ignore_index=True))
     steps = run.manifest["steps"]

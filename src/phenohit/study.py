@@ -16,6 +16,7 @@ from phenohit.config import Config, SplitConfig
 from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, nearest, some
+from phenohit.evaluate.given import split_files
 from phenohit.evaluate.nested import grid_cells
 from phenohit.evaluate.splits import Folds
 from phenohit.evaluate.splitting import compound_folds
@@ -194,6 +195,8 @@ def check_config(config: Config, *, labels: bool = True) -> None:
         if rule not in CHECK_RULES:
             raise ConfigError(f"checks.drop: rule '{rule}' is not known. {nearest(rule, CHECK_RULES)}")
     for split in config.splits:
+        if split.kind == "given":
+            split_files(split)
         if split.plate_folds > 1 and config.profiles.unit != "well":
             raise ConfigError(
                 f"Split '{split_name(split)}' leaves plates out, but `profiles.unit` is 'compound', "

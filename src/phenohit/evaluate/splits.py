@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
+from phenohit.data.dropped import nothing_dropped
 from phenohit.data.labels import Labels
 from phenohit.errors import ColumnError, ConfigError, FileError, ShapeError, some
 from phenohit.evaluate.balance import balance, group_counts
 from phenohit.files import read_table, write_table
 
-__all__ = ["TEST", "TRAIN", "UNUSED", "VALID", "Folds", "group_folds", "holdout", "leave_plates_out"]
+__all__ = ["TEST", "TRAIN", "UNUSED", "VALID", "Folds", "group_folds", "holdout", "leave_plates_out", "set_apart"]
 
 TRAIN, VALID, TEST, UNUSED = 0, 1, 2, 3
 _SPLIT = "split "  # prefix of a split's column on disk
@@ -40,6 +43,8 @@ class Folds:
     kind : str
         How the split was made. The words series, scaffold and plate in it say which of the leak
         checks must pass (see `phenohit.evaluate.leaks.check`).
+    left_out : DataFrame
+        What a split made elsewhere and the run do not share (columns of `phenohit.data.dropped.dropped`).
 
     Raises
     ------
@@ -52,6 +57,7 @@ class Folds:
     names: list[str]
     fold: list[int]
     kind: str = ""
+    left_out: pd.DataFrame = field(default_factory=nothing_dropped)
 
     def __post_init__(self) -> None:
         if self.part.ndim != 2 or self.part.dtype != np.int8:
@@ -106,10 +112,17 @@ class Folds:
         return cls(part, table, [str(k) for k in ks], [int(k) for k in ks], kind)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one Parquet file: compound, group, plate, then a column of parts for every split."""
+        """Write one Parquet file: compound, group, plate, then a column of parts for every split.
+
+        What was left out is written beside it, as ``<name>.left_out.csv``.
+        """
         columns = {_SPLIT + name: self.part[:, s] for s, name in enumerate(self.names)}
         table = pd.concat([self.rows[["compound", "group", "plate"]], pd.DataFrame(columns)], axis=1)
         meta = {"kind": "folds", "how": self.kind, "names": json.dumps(self.names), "fold": json.dumps(self.fold)}
+        beside = Path(path).with_suffix(".left_out.csv")
+        beside.unlink(missing_ok=True)  # of an earlier split
+        if len(self.left_out):
+            write_table(beside, self.left_out)
         write_table(path, table, meta=meta)
 
     @classmethod
@@ -188,13 +201,34 @@ def group_folds(
     part = np.full((len(code), n_folds), TRAIN, dtype=np.int8)
     for k in range(n_folds):
         part[fold_of[code] == k, k] = TEST
-        train = np.flatnonzero(fold_of != k)
-        if valid > 0 and len(train) > 1:
-            chosen = np.zeros(len(unique), dtype=bool)
-            chosen[train] = balance(counts[train], np.array([1 - valid, valid]), rng) == 1
-            part[chosen[code], k] = VALID
+        part[set_apart(counts, np.flatnonzero(fold_of != k), valid, rng)[code], k] = VALID
     names = [str(k) for k in range(n_folds)]
     return Folds(part, _rows(rows, groups), names, list(range(n_folds)), kind)
+
+
+def set_apart(
+    counts: sparse.csr_matrix, train: NDArray[np.int64], valid: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Choose the validation groups among those that train.
+
+    Parameters
+    ----------
+    counts : CSR matrix, G rows
+        From `phenohit.evaluate.balance.group_counts`.
+    train : int array
+        The groups that train.
+    valid : float in [0, 1)
+        Share of them to choose.
+    rng : Generator
+
+    Returns
+    -------
+    bool array, shape (G,)
+    """
+    chosen = np.zeros(len(counts.indptr) - 1, dtype=bool)
+    if valid > 0 and len(train) > 1:
+        chosen[train] = balance(counts[train], np.array([1 - valid, valid]), rng) == 1
+    return chosen
 
 
 def holdout(
@@ -322,7 +356,7 @@ def leave_plates_out(
                 numbers.append(folds.fold[s])
     rows = folds.rows.assign(plate=plate)
     kind = f"{folds.kind}, plates held out".strip(", ")
-    return Folds(np.stack(columns, axis=1), rows, new_names, numbers, kind)
+    return Folds(np.stack(columns, axis=1), rows, new_names, numbers, kind, folds.left_out)
 
 
 def _ready(

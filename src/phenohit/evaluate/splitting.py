@@ -12,10 +12,18 @@ from phenohit.data.profiles import Profiles
 from phenohit.errors import ColumnError
 from phenohit.evaluate.splits import TEST, TRAIN, UNUSED, VALID, Folds, group_folds, holdout, leave_plates_out
 
-__all__ = ["compound_folds", "make_folds"]
+__all__ = ["compound_folds", "make_folds", "wells_of"]
 
 
-def make_folds(split: SplitConfig, data: Profiles, compounds: pd.DataFrame, labels: Labels, *, seed: int) -> Folds:
+def make_folds(
+    split: SplitConfig,
+    data: Profiles,
+    compounds: pd.DataFrame,
+    labels: Labels,
+    *,
+    seed: int,
+    wells: pd.DataFrame | None = None,
+) -> Folds:
     """Split the rows of a profile table as the settings say.
 
     Parameters
@@ -23,20 +31,31 @@ def make_folds(split: SplitConfig, data: Profiles, compounds: pd.DataFrame, labe
     split : SplitConfig
     data : Profiles, R rows
     compounds : DataFrame, R rows
-        The compound of every row: ``compound``, ``skeleton``, ``scaffold``, ``series_<similarity>``.
+        The compound of every row: ``compound``, ``skeleton``, ``scaffold``, ``series_<similarity>``; for a given split
+        also ``compound_id`` and ``inchikey``.
     labels : Labels, R rows
     seed : int
+    wells : DataFrame, optional
+        ``compound, plate, well`` of every treated well, for a given split that names wells; without it, the rows' own.
 
     Raises
     ------
     ColumnError
         If plates are to be left out but are not known.
+    PhenoHitError
+        If a given split cannot be used; see `phenohit.evaluate.given.given_folds`.
     """
     groups, kind = _groups(split, compounds)
     plates = data.rows["Metadata_Plate"] if "Metadata_Plate" in data.rows else pd.Series([""] * len(data))
     rows = pd.DataFrame({"compound": data.compounds, "group": groups, "plate": plates.to_numpy()})
     common = {"labels": labels, "rows": rows, "seed": seed, "kind": kind}
-    if split.folds > 1:
+    if split.kind == "given":
+        from phenohit.evaluate.given import given_folds
+
+        known = compounds.reindex(columns=["compound", "compound_id", "inchikey"], fill_value="").reset_index(drop=True)
+        places = wells_of(data) if wells is None else wells
+        folds = given_folds(split, rows, known, labels, wells=places, seed=seed)
+    elif split.folds > 1:
         folds = group_folds(groups, split.folds, valid=split.valid, **common)
     else:
         folds = holdout(groups, fractions=split.fractions, repeats=split.repeats, **common)
@@ -57,6 +76,14 @@ def _groups(split: SplitConfig, compounds: pd.DataFrame) -> tuple[NDArray[np.int
     if split.kind == "scaffold":
         return link([*labels, compounds["scaffold"].to_numpy(object)], len(compounds)), "Murcko scaffold"
     return link(labels, len(compounds)), "compound (first InChIKey block)"
+
+
+def wells_of(data: Profiles) -> pd.DataFrame:
+    """Return ``compound, plate, well`` of the rows whose place is known; a compound may be on plates ``P1;P2``."""
+    rows = data.rows.reindex(columns=["Metadata_Plate", "Metadata_Well"], fill_value="").astype(str)
+    table = pd.DataFrame({"compound": data.compounds, "plate": rows.iloc[:, 0], "well": rows.iloc[:, 1]})
+    table = table[(table != "").all(axis=1)]
+    return table.assign(plate=table["plate"].str.split(";")).explode("plate", ignore_index=True)
 
 
 def compound_folds(folds: Folds, compounds: NDArray[np.object_]) -> Folds:

@@ -15,11 +15,12 @@ from skimage.measure import label
 from skimage.segmentation import expand_labels
 
 from phenohit.data.remote import Place, is_address
+from phenohit.data.views import Views
 from phenohit.errors import ConfigError, FileError, ShapeError
 from phenohit.files import check_file
 from phenohit.imaging import SegmentConfig
 
-__all__ = ["Objects", "at_border", "keep_labels", "read_masks"]
+__all__ = ["Objects", "at_border", "keep_labels", "mask_files", "read_masks"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +69,23 @@ def keep_labels(nuclei: np.ndarray, cells: np.ndarray, out: dict[str, np.ndarray
     nuclei, cells = new.astype(np.int32)[nuclei], new.astype(np.int32)[cells]
     left = {reason: int(number) for reason, number in zip(out, first.sum(axis=1), strict=True)}
     return Objects(nuclei, cells, np.where(nuclei > 0, 0, cells), left)
+
+
+def mask_files(view: Views, config: SegmentConfig) -> dict[str, str]:
+    """Return where the label images of one view are, by what they show.
+
+    Raises
+    ------
+    ConfigError
+        If a pattern has a field that is none of plate, well and site.
+    """
+    place = {c: str(view.rows[f"Metadata_{c.capitalize()}"].iloc[0]) for c in ("plate", "well", "site")}
+    try:
+        return {what: pattern.format(**place) for what, pattern in config.masks.items()}
+    except (LookupError, ValueError) as error:
+        raise ConfigError(
+            f"segment.masks has a field ({error}) that is none of {{plate}}, {{well}}, {{site}}."
+        ) from error
 
 
 def read_masks(

@@ -27,12 +27,12 @@ from threadpoolctl import threadpool_limits
 
 from phenohit.data.dropped import dropped, nothing_dropped
 from phenohit.data.views import Views
-from phenohit.errors import ConfigError, FileError, PlateError, ShapeError
+from phenohit.errors import FileError, PlateError, ShapeError
 from phenohit.files import atomic, read_json, write_json, write_table
 from phenohit.images.illumination import correct, estimate, load_functions, save_functions
 from phenohit.images.measure import measure
 from phenohit.images.measure_names import columns, measured_channels
-from phenohit.images.objects import Objects, read_masks
+from phenohit.images.objects import Objects, mask_files, read_masks
 from phenohit.images.pictures import keep_crops, keep_overlay, keep_shading, keep_thumbnails
 from phenohit.images.quality import flag_views, measure_quality
 from phenohit.images.read import full_scale, read_view
@@ -299,13 +299,7 @@ def _objects(how: _Plate, view: Views, pixels: NDArray[np.float32]) -> Objects:
     segmenting = how.source.segment
     if not segmenting.masks:
         return segment(pixels, view.channels, segmenting, how.diameter)
-    place = {c.removeprefix("Metadata_").lower(): str(view.rows[c].iloc[0]) for c in PLACE}
-    try:
-        paths = {what: pattern.format(**place) for what, pattern in segmenting.masks.items()}
-    except (LookupError, ValueError) as error:
-        raise ConfigError(
-            f"segment.masks has a field ({error}) that is none of {{plate}}, {{well}}, {{site}}."
-        ) from error
+    paths = mask_files(view, segmenting)
     return read_masks(paths, segmenting, pixels.shape[1:], storage=how.source.storage)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,23 @@ from phenohit.images.read import split_address
 __all__ = ["files_state"]
 
 
-def files_state(views: Views, storage: Mapping[str, Any] | None = None) -> str:
+def files_state(views: Views, storage: Mapping[str, Any] | None = None, also: Iterable[str] = ()) -> str:
     """Return a digest of size and time of every file (of an address: what its store says), without reading any.
+
+    Parameters
+    ----------
+    views : Views
+    storage : mapping, optional
+        Options of the file system.
+    also : iterable of str
+        Further files that count, such as masks.
 
     Notes
     -----
     Of a zarr array it is the metadata that counts; chunks that change under it are not noticed.
     """
-    paths = sorted({split_address(f)[0] for f in views.files.to_numpy(object).ravel() if f})
+    named = {split_address(f)[0] for f in views.files.to_numpy(object).ravel() if f}
+    paths = sorted(named | set(also))
     far = [p for p in paths if is_address(p) and not p.lower().rstrip("/").endswith(".zarr")]
     with ThreadPoolExecutor(16) as pool:
         states = dict(zip(far, pool.map(lambda p: _far(p, storage), far), strict=True))

@@ -8,29 +8,28 @@ counters a resumed run ends with the same numbers as one that was never interrup
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from phenohit.errors import FileError, RunError
+from phenohit.errors import RunError
+from phenohit.models.checkpoint import State, checkpoint_of, read_checkpoint
 from phenohit.models.loss import masked_cross_entropy
 from phenohit.progress import track
-from phenohit.tensors import read_tensors, write_tensors
+from phenohit.tensors import write_tensors
 
-__all__ = ["Batch", "Feed", "Plan", "State", "generator", "threads", "train"]
+__all__ = ["Batch", "Feed", "Plan", "State", "complete", "generator", "threads", "train"]
 
 CHECKPOINT_SECONDS = 10.0  # a killed run loses at most this much training
-log = logging.getLogger("phenohit")
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,18 @@ class Batch(NamedTuple):
         Place (row of the batch x T + task) and label of every measured entry.
     samples : int64 array (B,), on the host
         Which samples of the feed they are.
+    whole : int
+        Measured entries of the whole batch, where several devices share it.
     """
 
     x: Tensor
     entry: Tensor
     y: Tensor
     samples: NDArray[np.int64]
+    whole: int = 0
+
+
+Scores: TypeAlias = list[tuple[NDArray[np.int64], Tensor]]  # samples and their probabilities
 
 
 class Feed(Protocol):
@@ -100,20 +105,6 @@ class Feed(Protocol):
     def auroc(self, scores: Iterable[tuple[NDArray[np.int64], Tensor]]) -> float:
         """Return the mean AUROC over tasks of probabilities (samples, (B, T)) of all samples."""
         ...
-
-
-@dataclass
-class State:
-    """Where training stands: counters, losses, and the best epoch so far."""
-
-    epoch: int = 0
-    step: int = 0
-    best_epoch: int = -1
-    best_value: float | None = None
-    done: bool = False
-    train_loss: list[float] = field(default_factory=list)
-    valid_loss: list[float] = field(default_factory=list)
-    valid_auroc: list[float] = field(default_factory=list)
 
 
 def generator(device: torch.device | str, *numbers: int) -> torch.Generator:
@@ -175,15 +166,22 @@ def train(
         If the loss becomes infinite, or the device has too little memory for a batch.
     """
     trainer = _Trainer(net, data, valid if plan.patience or plan.keep_best else None, plan, seed, checkpoint, identity)
+    return complete(trainer, title, by_step=by_step)
+
+
+def complete(trainer: _Trainer, title: str, *, by_step: bool) -> State:
+    """Train from the checkpoint on, if there is one, to the end; show progress where there is a title."""
     trainer.resume()
+    plan = trainer.plan
+    show = track if title else lambda items, *_, **__: items
     left = max(plan.epochs - trainer.state.epoch, 0)
     try:
         if by_step:
             steps = left * trainer.steps - trainer.state.step
-            for _ in track(trainer.run(), title, max(steps, 0), note=trainer.said):
+            for _ in show(trainer.run(), title, max(steps, 0), note=trainer.said):
                 pass
         else:
-            for _ in track(trainer.epochs(), title, left):
+            for _ in show(trainer.epochs(), title, left):
                 pass
     except torch.OutOfMemoryError as error:
         raise RunError(
@@ -211,6 +209,7 @@ class _Trainer:
         self.seed, self.checkpoint, self.identity = seed, checkpoint, identity
         self.state = State()
         self.device = data.device
+        self.world = 1  # devices that share a batch
         self.steps = -(-len(data.order(seed, 0)) // plan.batch)  # of an epoch
         self.parameters = list(net.parameters())
         named = [*net.named_parameters(), *net.named_buffers()]  # averages of batch normalisation are kept as well
@@ -258,7 +257,7 @@ class _Trainer:
             loss = self.step(batch)
             self.loss_sum += loss.detach().double() * float(counts[state.step])
             state.step += 1
-            self.seen += len(batch.samples)
+            self.seen += len(batch.samples) * self.world
             self.save_if_due()
             yield state.step
         self.end_epoch(int(counts.sum()))
@@ -266,11 +265,10 @@ class _Trainer:
     def step(self, batch: Batch) -> Tensor:
         """Descend once along the gradient of a batch; its loss."""
         self.set_rate()
-        noise = generator(self.device, self.seed, self.state.epoch, self.state.step)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.plan.bfloat16):
-            logits = self.net(batch.x, self.state.epoch, noise)
+            logits = self.net(batch.x, self.state.epoch, self.noise())
         several = logits if isinstance(logits, tuple) else (logits,)
-        losses = [masked_cross_entropy(one, batch.entry, batch.y) for one in several]
+        losses = [self.loss(one, batch) for one in several]
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -278,6 +276,14 @@ class _Trainer:
             nn.utils.clip_grad_norm_(self.parameters, self.plan.clip)
         self.optimizer.step()
         return loss
+
+    def noise(self) -> torch.Generator:
+        """Return what a network draws a step's noise from."""
+        return generator(self.device, self.seed, self.state.epoch, self.state.step)
+
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return the mean loss of the measured entries of a batch."""
+        return masked_cross_entropy(logits, batch.entry, batch.y)
 
     def set_rate(self) -> None:
         """Set the learning rate of the next step: rising, then falling as a cosine, where the plan says so."""
@@ -323,6 +329,7 @@ class _Trainer:
             total += masked_cross_entropy(logits, batch.entry, batch.y, reduction="sum").double()
             if by_auroc:
                 scores.append((batch.samples, torch.sigmoid(logits.float()).cpu()))
+        total, scores = self.gathered(total, scores, valid)
         loss = float(total) / max(int(valid.count.sum()), 1)
         self.state.valid_loss.append(loss)
         if not by_auroc:
@@ -330,6 +337,10 @@ class _Trainer:
         auroc = valid.auroc(scores)
         self.state.valid_auroc.append(auroc)
         return loss if np.isnan(auroc) else -auroc
+
+    def gathered(self, total: Tensor, scores: Scores, valid: Feed) -> tuple[Tensor, Scores]:
+        """Return sum of losses and probabilities of all validation samples; here they are complete."""
+        return total, scores
 
     def finish(self) -> None:
         """Restore the best epoch and leave a last checkpoint."""
@@ -351,48 +362,11 @@ class _Trainer:
 
     def save(self) -> None:
         """Write everything that the rest of the training depends on."""
-        if self.checkpoint is None:
-            return
-        arrays = {"loss_sum": self.loss_sum.cpu().numpy()[None]}
-        for name, tensor, best in zip(self.names, self.tensors, self.best, strict=True):
-            arrays[f"parameter {name}"] = tensor.detach().cpu().numpy()
-            arrays[f"best {name}"] = best.cpu().numpy()
-            moving = self.optimizer.state.get(tensor, {}).get("momentum_buffer")
-            if moving is not None:
-                arrays[f"momentum {name}"] = moving.cpu().numpy()
-        write_tensors(self.checkpoint, arrays, {"kind": "checkpoint", "identity": self.identity, **asdict(self.state)})
-        self.saved = time.monotonic()
+        if self.checkpoint is not None:
+            write_tensors(self.checkpoint, *checkpoint_of(self))
+            self.saved = time.monotonic()
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one of the same identity."""
-        if self.checkpoint is None or not self.checkpoint.exists():
-            return
-        try:
-            arrays, meta = read_tensors(self.checkpoint, "checkpoint", {"loss_sum": ("float64", 1)})
-            same = meta.pop("identity", None) == self.identity
-            if same:
-                self._restore(arrays, {k: v for k, v in meta.items() if k != "kind"})
-        except (FileError, KeyError, TypeError, RuntimeError) as error:
-            log.warning("checkpoint '%s' cannot be used, training begins anew: %s", self.checkpoint, error)
-            return
-        if not same:
-            log.info("checkpoint '%s' is of other data or settings, training begins anew", self.checkpoint)
-
-    @torch.no_grad()
-    def _restore(self, arrays: dict[str, NDArray[Any]], values: dict[str, Any]) -> None:
-        state = State(**values)  # every array is looked up before any is used, so that failure changes nothing
-        found = {
-            part: [torch.from_numpy(arrays[f"{part} {name}"]) for name in self.names] for part in ("parameter", "best")
-        }
-        fits = all(a.shape == t.shape for part in found.values() for a, t in zip(part, self.tensors, strict=True))
-        if not fits:
-            raise FileError("its parameters have other shapes")
-        moving = [arrays.get(f"momentum {name}") for name in self.names]
-        for tensor, now, buffer in zip(self.tensors, found["parameter"], moving, strict=True):
-            tensor.copy_(now)
-            if buffer is not None:
-                self.optimizer.state[tensor]["momentum_buffer"] = torch.from_numpy(buffer).to(self.device)
-        for kept, best in zip(self.best, found["best"], strict=True):
-            kept.copy_(best)
-        self.loss_sum.copy_(torch.from_numpy(arrays["loss_sum"])[0])
-        self.state = state
+        if self.checkpoint is not None and self.checkpoint.exists():
+            read_checkpoint(self, self.checkpoint)

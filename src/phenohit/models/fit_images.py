@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import rankdata
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from phenohit.images.samples import ImageRows
 from phenohit.models.fit import Batch, generator
 from phenohit.models.fit_rows import Measured
 
-__all__ = ["Augment", "ImageFeed", "mean_auroc", "normalise"]
+__all__ = ["Augment", "ImageFeed", "Seen", "mean_auroc", "normalise"]
 
 _AHEAD = 3  # batches that are read before they are wanted
 _GROUP = 1 << 29  # bytes of crops that are read and mixed together
@@ -38,9 +39,9 @@ def normalise(x: Tensor) -> Tensor:
     float32 tensor (B, C, H, W)
         The standard deviation is the unbiased one, as in the released code.
     """
-    x = x.float()
+    x = x.to(torch.float32, copy=True)
     deviation, mean = torch.std_mean(x, dim=(2, 3), keepdim=True)
-    return (x - mean) / (deviation + 1e-7)
+    return x.sub_(mean).div_(deviation + 1e-7)
 
 
 @dataclass(frozen=True)
@@ -66,20 +67,19 @@ class Augment:
         """Return height and width of what comes out."""
         return self.crop or self.resize or size
 
-    def apply(self, x: Tensor, noise: torch.Generator | None = None) -> Tensor:
-        """Return normalised images (B, C, h, w) as they are, or by chance where `noise` is given."""
+    def apply(self, x: Tensor, chance: Tensor | None = None) -> Tensor:
+        """Return normalised images (B, C, h, w) as they are, or by `chance`: numbers (5, B) between 0 and 1."""
         if self.resize is not None:
             x = functional.interpolate(x, self.resize, mode="bilinear", antialias=True, align_corners=False)
         height, width = self.size((int(x.shape[2]), int(x.shape[3])))
         room = (int(x.shape[2]) - height, int(x.shape[3]) - width)
-        if noise is None:
+        if chance is None:
             top, left = room[0] // 2, room[1] // 2
             return x[:, :, top : top + height, left : left + width]
         square = self.rotations and height == width
         if not (self.flips or square or any(room)):
             return x
         n, device = len(x), x.device
-        chance = torch.rand(5, n, generator=noise, device=device)
         down, across = (
             torch.arange(height, device=device).expand(n, -1),
             torch.arange(width, device=device).expand(n, -1),
@@ -135,16 +135,19 @@ class ImageFeed:
         That read; 0: one per core.
     channels_last : bool
         Lay out images so that the channels of a pixel are together.
+    part : (int, int)
+        Which share of every batch this device takes, of how many: every so-many-th image.
 
     Notes
     -----
-    Memory on the host: four batches of uint8 images. Crops, of which a chunk holds many, are read chunk by chunk in a
+    Memory on the host: five batches of uint8 images, page-locked where they go to a CUDA device, to which they are
+    copied while it computes. Crops, of which a chunk holds many, are read chunk by chunk in a
     random order and mixed within groups of 512 MB, so that no chunk is read twice in an epoch.
     """
 
     def __init__(
         self, data: ImageRows, Y: sparse.csr_matrix, device: torch.device, augment: Augment, *, block: int,
-        share: float = 1.0, threads: int = 0, channels_last: bool = False,
+        share: float = 1.0, threads: int = 0, channels_last: bool = False, part: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
         labelled = np.flatnonzero(Y.getnnz(axis=1))
         self.data, self.Y = data.take(labelled), Y[labelled]
@@ -153,6 +156,7 @@ class ImageFeed:
         self.count = self.measured.count[self.row]
         self.device, self.augment, self.block = device, augment, block
         self.share, self.threads, self.channels_last = share, threads, channels_last
+        self.part = part
 
     def __len__(self) -> int:
         return len(self.row)
@@ -181,38 +185,114 @@ class ImageFeed:
     ) -> Iterator[Batch]:
         """Yield batches while the next ones are read; see `phenohit.models.fit.Feed`."""
         parts = [order[i : i + size] for i in range(0, len(order), size)]
-        for step, (part, pixels) in enumerate(zip(parts, self._ahead(parts), strict=True)):
-            x = torch.from_numpy(pixels)
-            if self.device.type == "cuda":
-                x = x.pin_memory().to(self.device, non_blocking=True)
-            x = self.augment.apply(normalise(x), None if noise is None else noise(step))
+        if not parts:
+            return
+        mine, n = self.part
+        # A device that has no image of a batch sees one of it without its labels: all take every step together.
+        where = [slice(mine, None, n) if mine < len(part) else slice(0, 1) for part in parts]
+        taken = [part[w] for part, w in zip(parts, where, strict=True)]
+        move = _Mover(self.device, (len(taken[0]), *self.data.shape)) if self.device.type == "cuda" else None
+        rows = torch.from_numpy(self.row[np.concatenate(taken)]).to(self.device)
+        start = 0
+        for step, pixels in enumerate(self._ahead(taken, move)):
+            whole, images = parts[step], taken[step] if mine < len(parts[step]) else parts[step][:0]
+            chance = None
+            if noise is not None:  # drawn for the whole batch, so that an image is turned alike wherever it is
+                chance = torch.rand(5, len(whole), generator=noise(step), device=self.device)[:, where[step]]
+            x = self.augment.apply(normalise(pixels), chance)
+            if move is not None:
+                move.done()
             if self.channels_last:
                 x = x.contiguous(memory_format=torch.channels_last)
-            rows = torch.from_numpy(self.row[part]).to(self.device)
-            yield Batch(x, *self.measured.entries(rows, int(self.count[part].sum())), part)
+            measured = self.measured.entries(rows[start : start + len(images)], int(self.count[images].sum()))
+            start += len(taken[step])
+            yield Batch(x, *measured, images, int(self.count[whole].sum()))
 
-    def _ahead(self, parts: list[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
-        """Read batches in order, a few ahead of what is asked for."""
-        per = max(self._group() // max(len(parts[0]), 1), 1) if parts and self.data.together > 1 else 1
+    def _ahead(self, parts: list[NDArray[np.int64]], move: _Mover | None) -> Iterator[Tensor]:
+        """Read batches in order, a few ahead of what is asked for; each is gone when the next one is asked for."""
+        per = max(self._group() // max(len(parts[0]), 1), 1) if self.data.together > 1 else 1
         groups = [parts[i : i + per] for i in range(0, len(parts), per)]
         ahead = 1 if per > 1 else _AHEAD
-        with ThreadPoolExecutor(1) as pool:
-            waiting: list[Future[Any]] = []
+        held = (sum(map(len, groups[0])), *self.data.shape)
+        # One is being used while `ahead` + 1 are read or wait. Kept for all batches: new memory is slow to get.
+        free = deque(
+            torch.empty(held, dtype=torch.uint8, pin_memory=move is not None)
+            for _ in range(min(ahead + 2, len(groups)))
+        )
+        # A second batch is begun while the last images of one are read: a GPU may wait for every one of them.
+        pool = ThreadPoolExecutor(2 if move is not None and self.data.together == 1 else 1)
+        try:
+            waiting: deque[tuple[Tensor, Future[Any]]] = deque()
             for i, group in enumerate(groups):
                 while len(waiting) <= ahead and i + len(waiting) < len(groups):
-                    waiting.append(pool.submit(self._read, groups[i + len(waiting)]))
-                pixels = waiting.pop(0).result()
-                start = 0
-                for part in group:
-                    yield pixels[start : start + len(part)]
-                    start += len(part)
+                    buffer = free.popleft()
+                    waiting.append((buffer, pool.submit(self._read, groups[i + len(waiting)], buffer)))
+                buffer, reading = waiting.popleft()
+                reading.result()
+                pixels = buffer[: sum(map(len, group))]
+                for batch in pixels.split([len(part) for part in group]):
+                    yield batch if move is None else move(batch)
+                if move is not None:
+                    move.wait()  # before the buffer is read into again
+                free.append(buffer)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _read(self, group: list[NDArray[np.int64]]) -> NDArray[np.uint8]:
-        return self.data.read(np.concatenate(group), threads=self.threads)
+    def _read(self, group: list[NDArray[np.int64]], buffer: Tensor) -> None:
+        images = np.concatenate(group)
+        self.data.read(images, buffer.numpy()[: len(images)], threads=self.threads)
 
     def auroc(self, scores: Iterable[tuple[NDArray[np.int64], Tensor]]) -> float:
         """Return the mean AUROC over tasks, after images are averaged to wells and those to rows."""
         return mean_auroc(pooled(self.data, scores, self.measured.n_tasks)[0], self.Y)
+
+
+class Seen(nn.Module):
+    """What the training loop wants of a network: noise where an epoch is given, none otherwise."""
+
+    def __init__(self, net: nn.Module, *, compiled: bool) -> None:
+        super().__init__()
+        self.net = net
+        self.call: Any = torch.compile(net) if compiled else net
+        self.training_call: Any = getattr(net, "training_logits", self.call)
+
+    def forward(self, x: Tensor, epoch: int | None = None, noise: torch.Generator | None = None) -> Any:
+        """Return logits (B, T); with an epoch and noise those to be trained on, of which there may be several."""
+        if epoch is None or noise is None:
+            return self.call(x)
+        torch.manual_seed(noise.initial_seed())  # dropout layers draw from torch's own generator
+        return self.training_call(x)
+
+
+class _Mover:
+    """Copies batches to a CUDA device beside what it computes, into two places in turn."""
+
+    def __init__(self, device: torch.device, shape: tuple[int, ...]) -> None:
+        self.device, self.turn = device, 0
+        self.there = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in range(2)]
+        self.free = [torch.cuda.Event() for _ in range(2)]  # not recorded yet: nobody waits for it
+        self.arrived = torch.cuda.Event()
+        self.stream = torch.cuda.Stream(device)
+        self.stream.wait_stream(torch.cuda.current_stream(device))  # the places may have been another tensor's
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Return page-locked images on the device, for the work that follows on its current stream."""
+        x = self.there[self.turn][: len(pixels)]
+        self.stream.wait_event(self.free[self.turn])
+        with torch.cuda.stream(self.stream):
+            x.copy_(pixels, non_blocking=True)
+        self.arrived.record(self.stream)
+        torch.cuda.current_stream(self.device).wait_event(self.arrived)
+        return x
+
+    def done(self) -> None:
+        """Say that the images have been used, or will have been by the work begun so far."""
+        self.free[self.turn].record(torch.cuda.current_stream(self.device))
+        self.turn = 1 - self.turn
+
+    def wait(self) -> None:
+        """Wait until the last images are on the device."""
+        self.arrived.synchronize()
 
 
 def pooled(

@@ -32,7 +32,7 @@ from phenohit.models.contract import (
     stored_settings,
 )
 from phenohit.models.fit import Plan, State, generator, threads, train
-from phenohit.models.fit_images import Augment, ImageFeed, pooled
+from phenohit.models.fit_images import Augment, ImageFeed, Seen, pooled
 from phenohit.models.image_settings import SETTINGS, ImageSettings
 from phenohit.models.vision import make
 from phenohit.models.vision_count import count
@@ -95,8 +95,14 @@ class ImageModel:
         ------
         RunError
             If the loss becomes infinite, or the device has too little memory.
+        ConfigError
+            If there are fewer devices than `devices`.
         """
         _require_images(data, self.name)
+        if self.settings.devices > 1:
+            from phenohit.models.fit_devices import check_devices
+
+            check_devices(self.settings.devices, self.device)
         known = Known.of(data, labels)
         if valid is not None:
             check_pair(*valid)
@@ -106,7 +112,8 @@ class ImageModel:
         tasks = np.flatnonzero(known.fitted)
         self.known, self.shape, self.jobs, self.state = known, data.shape, jobs, State()
         pairs = [(data, labels.Y), *([] if valid is None or not self.uses_valid else [(valid[0], valid[1].Y)])]
-        feeds = [self._feed(d, Y[:, tasks].tocsr(), jobs) for d, Y in pairs]
+        pairs = [(d, Y[:, tasks].tocsr()) for d, Y in pairs]
+        feeds = [self.feed(d, Y, jobs) for d, Y in pairs]
         if not len(tasks) or not len(feeds[0]):
             known.fitted[:] = False
             self.net = None
@@ -114,20 +121,32 @@ class ImageModel:
         self.net = self._network(len(tasks), seed)
         if self.settings.weights:
             self._begin(self.settings.weights)
-        self.net.to(self._device, memory_format=torch.channels_last if self._cuda else torch.contiguous_format)
+        self.net.to(self.device, memory_format=torch.channels_last if self._cuda else torch.contiguous_format)
         file = None if run is None else Path(run) / f"{self.name}.checkpoint.safetensors"
-        held = feeds[1] if len(feeds) > 1 and len(feeds[1]) else None
         began = time.monotonic()
-        with threads(cores(jobs)), torch.random.fork_rng(devices=[0] if self._cuda else []):
-            self.state = train(
-                _Seen(self.net, compiled=self.settings.compile), feeds[0], held, self._plan(held is not None),
-                seed=seed, checkpoint=file,
-                identity="" if file is None else self._identity(seed, known, feeds),
-                title=f"{self.name}: steps", by_step=True,
-            )  # fmt: skip
+        self._train(pairs, feeds, seed, file, "" if file is None else self._identity(seed, known, feeds))
         self.seconds = (time.monotonic() - began) / max(self.state.epoch, 1)
         self.images = len(feeds[0].order(seed, 0))
         return self
+
+    def _train(
+        self, pairs: list[tuple[ImageRows, sparse.csr_matrix]], feeds: list[ImageFeed], seed: int, file: Path | None,
+        identity: str,
+    ) -> None:  # fmt: skip
+        title, jobs = f"{self.name}: steps", cores(self.jobs)
+        if self.settings.devices > 1:
+            from phenohit.models.fit_devices import train_on_devices
+
+            self.state = train_on_devices(
+                self, pairs, seed=seed, jobs=jobs, checkpoint=file, identity=identity, title=title
+            )
+            return
+        held = feeds[1] if len(feeds) > 1 and len(feeds[1]) else None
+        with threads(jobs), torch.random.fork_rng(devices=[0] if self._cuda else []):
+            self.state = train(
+                self.seen(), feeds[0], held, self.plan(held is not None), seed=seed, checkpoint=file,
+                identity=identity, title=title, by_step=True,
+            )  # fmt: skip
 
     def predict(self, data: ImageRows, tasks: list[str] | None = None) -> Predictions:
         """Return the probability of every row in every task, and its spread; see `contract.Model.predict`."""
@@ -167,7 +186,7 @@ class ImageModel:
         """Build the network with its first weights (e.g. pretrained ones), to embed images of this kind."""
         self.known = Known(list(data.features), ["none"], np.array([0.5], np.float32), np.array([True]))
         self.shape = data.shape
-        self.net = self._network(1, 0).eval().to(self._device)
+        self.net = self._network(1, 0).eval().to(self.device)
         return self
 
     def view_scores(self, data: ImageRows, task: str) -> NDArray[np.float32]:
@@ -225,11 +244,18 @@ class ImageModel:
         n_tasks = int(model.known.fitted.sum())
         if n_tasks:
             model.net = _restored(model, arrays, n_tasks, path)
-            model.net.to(model._device, memory_format=torch.channels_last if model._cuda else torch.contiguous_format)
+            model.net.to(model.device, memory_format=torch.channels_last if model._cuda else torch.contiguous_format)
         return model
 
     @property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """Where the network is; with several devices the one of this process.
+
+        Raises
+        ------
+        ConfigError
+            If it is to be on a CUDA device and there is none.
+        """
         there = torch.cuda.is_available()
         if self.settings.device == "cuda" and not there:
             raise ConfigError(
@@ -239,7 +265,7 @@ class ImageModel:
 
     @property
     def _cuda(self) -> bool:
-        return self._device.type == "cuda"
+        return self.device.type == "cuda"
 
     @property
     def _augment(self) -> Augment:
@@ -254,17 +280,24 @@ class ImageModel:
     def _network(self, tasks: int, seed: int) -> nn.Module:
         return make(self.name, self.shape[0], tasks, self._size, self.settings.network, seed=seed)
 
-    def _feed(self, data: ImageRows, Y: sparse.csr_matrix, jobs: int) -> ImageFeed:
+    def seen(self) -> Seen:
+        """Return the network as the training loop takes it."""
+        assert self.net is not None
+        return Seen(self.net, compiled=self.settings.compile)
+
+    def feed(self, data: ImageRows, Y: sparse.csr_matrix, jobs: int, part: tuple[int, int] = (0, 1)) -> ImageFeed:
+        """Return images and labels in batches, or the `part` of every batch that one device takes, of how many."""
         if len(data.place) and self.settings.crop:
             least = self.settings.resize or data.shape[1:]
             if any(c > n for c, n in zip(self.settings.crop, least, strict=True)):
                 raise ShapeError(f"setting 'crop' is {self.settings.crop}, but the images have {list(least)} pixels.")
         return ImageFeed(
-            data, Y, self._device, self._augment, block=self.settings.batch, share=self.settings.subset,
-            threads=cores(jobs), channels_last=self._cuda,
+            data, Y, self.device, self._augment, block=self.settings.batch, share=self.settings.subset,
+            threads=cores(jobs), channels_last=self._cuda, part=part,
         )  # fmt: skip
 
-    def _plan(self, held: bool) -> Plan:
+    def plan(self, held: bool) -> Plan:
+        """Return how to train, with validation rows (`held`) or without."""
         s = self.settings
         return Plan(
             epochs=s.epochs, batch=s.batch, learning_rate=s.learning_rate, momentum=s.momentum,
@@ -279,11 +312,11 @@ class ImageModel:
         order = np.arange(len(data.place))
         everything = sparse.csr_matrix(np.ones((len(data), 1), np.float32))
         bare = np.diff(data.start) > 0
-        feed = self._feed(data, everything, self.jobs)
+        feed = self.feed(data, everything, self.jobs)
         assert bare.any()
         for batch in track(feed.batches(order, self.settings.batch), f"{self.name}: images", None):
             with torch.inference_mode(), torch.autocast(
-                self._device.type, dtype=torch.bfloat16, enabled=self.settings.dtype == "bfloat16" and self._cuda
+                self.device.type, dtype=torch.bfloat16, enabled=self.settings.dtype == "bfloat16" and self._cuda
             ):  # fmt: skip
                 yield batch.samples, call(batch.x).float().cpu()
 
@@ -319,7 +352,7 @@ class ImageModel:
 
     def _identity(self, seed: int, known: Known, feeds: list[ImageFeed]) -> str:
         """Hash of everything that decides the result of training."""
-        settings = {**stored_settings(self.settings), "device": str(self._device)}
+        settings = {**stored_settings(self.settings), "device": str(self.device)}
         names = json.dumps([settings, seed, known.features, known.tasks, self.shape], sort_keys=True)
         digest = hashlib.blake2b(names.encode(), digest_size=16)
         for feed in feeds:
@@ -328,22 +361,6 @@ class ImageModel:
             for part in (feed.data.array, feed.data.place, feed.data.start, feed.Y.indptr, feed.Y.indices, feed.Y.data):
                 digest.update(np.ascontiguousarray(part))
         return digest.hexdigest()
-
-
-class _Seen(nn.Module):
-    """What the training loop wants of a network: noise where an epoch is given, none otherwise."""
-
-    def __init__(self, net: nn.Module, *, compiled: bool) -> None:
-        super().__init__()
-        self.net = net
-        self.call: Any = torch.compile(net) if compiled else net
-        self.training_call: Any = getattr(net, "training_logits", self.call)
-
-    def forward(self, x: Tensor, epoch: int | None = None, noise: torch.Generator | None = None) -> Any:
-        if epoch is None or noise is None:
-            return self.call(x)
-        torch.manual_seed(noise.initial_seed())  # dropout layers draw from torch's own generator
-        return self.training_call(x)
 
 
 def make_settings(name: str, settings: ImageSettings) -> None:

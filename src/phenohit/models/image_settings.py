@@ -56,7 +56,8 @@ class ImageSettings:
     device : {"auto", "cpu", "cuda"}
         Auto is cuda where there is one.
     devices : int
-        Devices to train on at once; each takes its share of every batch.
+        Devices to train on at once; each takes its share of every batch. Needs lightning-fabric; a script that calls
+        `fit` must be guarded by ``if __name__ == "__main__":``.
     dtype : {"float32", "bfloat16"}
         Bfloat16 is faster on cuda; on the processor it is float32 all the same.
     compile : bool

@@ -12,6 +12,7 @@ import yaml
 from phenohit.chem.draw import draw
 from phenohit.evaluate.reading import READINGS
 from phenohit.files import read_json, read_table
+from phenohit.report.gallery import add_galleries
 from phenohit.report.tables import number, read_csv, records
 
 __all__ = ["DRAWN", "hits_facts", "replaceable_facts", "reviews_facts"]
@@ -45,7 +46,8 @@ def hits_facts(folder: Path, split: dict[str, Any] | None) -> list[dict[str, Any
     -------
     list of dict
         ``task, n_candidates, n_picked, first`` and ``more`` (cards), ``files, trust, notes, warnings``, ``recipe``
-        (in words) and ``filters`` (``title, n, alone, unknown`` of each in use); most predictable task first.
+        (in words), ``filters`` (``title, n, alone, unknown`` of each in use) and ``gallery``; most predictable task
+        first.
     """
     found = []
     plan = read_json(folder / "hits" / "plan.json") if (folder / "hits" / "plan.json").is_file() else {}
@@ -76,7 +78,9 @@ def hits_facts(folder: Path, split: dict[str, Any] | None) -> list[dict[str, Any
                 "n_actives": number(summary.get("n_known_actives")),
             }
         )
-    return sorted(found, key=lambda hit: -(hit["trust"].get("auroc") or 0.0))
+    found.sort(key=lambda hit: -(hit["trust"].get("auroc") or 0.0))
+    add_galleries(folder, found)
+    return found
 
 
 def replaceable_facts(folder: Path) -> dict[str, Any] | None:
