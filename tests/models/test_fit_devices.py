@@ -156,17 +156,6 @@ def test_two_devices_go_on_from_a_checkpoint_to_the_result_of_one(
     np.testing.assert_allclose(shared.predict(data).score, straight.predict(data).score, atol=1e-4)
 
 
-@slow
-@alone
-@two
-def test_what_one_process_meets_is_one_message(tmp_path: Path) -> None:
-    data, labels = images(tmp_path)
-    (tmp_path / "views" / "c" / "3" / "0" / "0" / "0").write_bytes(b"nonsense")  # two images, in one batch or two
-    with pytest.raises(FileError, match=r"The crops in .* cannot be read"):
-        gapnet(devices=2).fit(data, labels)
-    assert not multiprocessing.active_children()
-
-
 def test_the_first_error_is_the_one_that_is_told(tmp_path: Path) -> None:
     assert "signal SIGKILL" in str(
         _understood(tmp_path, Exception("trace\n\nprocess 1 terminated with signal SIGKILL"))

@@ -1,4 +1,4 @@
-"""Settings of the models that learn from images; the defaults of each are what it was published with."""
+"""Settings of the models that learn from images: what each was published with, and mirror images and turns besides."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ImageSettings:
     subset : float
         Share of the images that an epoch sees, drawn anew each time.
     flips, rotations : bool
-        Show images mirrored, and turned by 90 degrees where they are square, while training.
+        Show images mirrored, and turned by 90 degrees where they are square, while training. Hofmarcher 2019 did not.
     resize, crop : list[int]
         Height and width that every image is brought to, and that are then cut out of it: anywhere while training, from
         the middle otherwise. Empty: as it is.
