@@ -16,7 +16,7 @@ demo: $(READY)
 # Two workers of one thread each: libraries that start more would wait for each other most of the time.
 test: $(READY) $(READY2) lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
-	OMP_NUM_THREADS=1 $(BIN2)/python -m pytest -n 2 --dist loadgroup tests/data tests/labels tests/profiles
+	OMP_NUM_THREADS=1 $(BIN2)/python -m pytest -n 2 --dist loadgroup -m 'not slow' tests/data tests/labels tests/profiles
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -29,18 +29,6 @@ def _blocks(path: Path, language: str) -> list[str]:
 
 
 @pytest.mark.xdist_group("pipeline")
-def test_the_first_run_tutorial_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    lines = [line for block in _blocks(ROOT / "docs" / "first-run.md", "bash") for line in block.splitlines()]
-    assert len(lines) >= 5
-    for line in lines:
-        program, *arguments = shlex.split(line)
-        assert program == "phenohit"
-        assert main(arguments) == 0, line
-    assert (tmp_path / "simulated-run" / "report.html").exists()
-
-
-@pytest.mark.xdist_group("pipeline")
 def test_the_python_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     first = next(line for line in _blocks(ROOT / "docs" / "first-run.md", "bash")[0].splitlines() if "simulate" in line)

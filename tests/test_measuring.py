@@ -26,6 +26,9 @@ MICRO = SimulateSettings(
 )
 
 
+pytestmark = pytest.mark.xdist_group("measuring")  # what all of them need is made once
+
+
 @pytest.fixture(scope="module")
 def screen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("screen")

@@ -13,7 +13,7 @@ from phenohit.config import ActivitySource, CurateConfig
 from phenohit.labels.curate_records import read_records
 from phenohit.labels.trace import Trace
 
-pytestmark = pytest.mark.xdist_group("exports")  # curated once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exports")]  # curated once
 
 # file, separator, rows, and the column of each thing
 EXPORTS = {

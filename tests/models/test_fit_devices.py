@@ -144,11 +144,11 @@ def test_two_devices_go_on_from_a_checkpoint_to_the_result_of_one(
     monkeypatch.setattr(training._Trainer, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         gapnet().fit(*part, **given)
-    before = dict(os.environ)
+    before, children = dict(os.environ), multiprocessing.active_children()
     shared = gapnet(devices=2).fit(*part, **given)
     assert calls == 2
     assert os.environ == before
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= set(children)  # workers of other tests may be there
     for losses in ("train_loss", "valid_loss", "valid_auroc"):
         assert len(getattr(shared.state, losses)) == 3
         np.testing.assert_allclose(getattr(shared.state, losses), getattr(straight.state, losses), rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,19 @@ socket.getaddrinfo = socket.gethostbyname = _no_names
 """
 
 
-def test_the_demo_runs_with_sockets_blocked(tmp_path: Path):
+# The commands of the tutorial in one process, so that libraries are imported once.
+TUTORIAL = """
+import shlex, sys
+from phenohit.cli import main
+
+for line in sys.stdin.read().splitlines():
+    program, *arguments = shlex.split(line)
+    assert program == "phenohit", line
+    assert main(arguments) == 0, line
+"""
+
+
+def test_the_first_run_tutorial_runs_with_sockets_blocked(tmp_path: Path):
     (tmp_path / "block").mkdir()
     (tmp_path / "block" / "sitecustomize.py").write_text(BLOCK)
     env = {"PYTHONPATH": str(tmp_path / "block"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
@@ -37,12 +50,12 @@ def test_the_demo_runs_with_sockets_blocked(tmp_path: Path):
     seen = subprocess.run([sys.executable, "-c", probe], env=env, capture_output=True, text=True, check=False)
     assert "NETWORK REACHED" in seen.stderr, "the block itself does not work"
 
-    def phenohit(*arguments: str) -> None:
-        command = [sys.executable, "-m", "phenohit", *arguments]
-        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    phenohit("simulate", "screen", "--settings.n_compounds", "150", "--settings.n_trees", "10")
-    phenohit("run", "screen/simulated.yaml", "--out", "run", "--evaluate.bootstrap", "50", "--evaluate.chance", "10")
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert "SIMULATED" in page
+    page = (Path(__file__).parents[2] / "docs" / "first-run.md").read_text()
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) >= 5
+    command = [sys.executable, "-c", TUTORIAL]
+    done = subprocess.run(
+        command, env=env, cwd=tmp_path, input="\n".join(lines), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SIMULATED" in (tmp_path / "simulated-run" / "report.html").read_text()

@@ -29,6 +29,9 @@ FLAGS = [
 WIDTHS = (1400, 800)
 
 
+pytestmark = pytest.mark.xdist_group("browser")  # what all of them need is made once
+
+
 @pytest.fixture(scope="module")
 def chromium():
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
