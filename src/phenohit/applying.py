@@ -20,6 +20,7 @@ from phenohit.profiles.prepare import Prepare
 from phenohit.runs import slug
 from phenohit.screen import new_wells
 from phenohit.settings import read_config
+from phenohit.viewing import accepted_views
 
 __all__ = ["apply_run", "check_folds"]
 
@@ -89,7 +90,9 @@ def _images_beside(table: Path, data: Profiles, wells: pd.DataFrame, kind: str) 
         if there:
             return crop_rows(data.rows, wells, there)
     elif is_store(table.parent / "store"):
-        return view_rows(data.rows, wells, open_store(table.parent / "store"))
+        store, rejected = accepted_views(open_store(table.parent / "store"), table.parent)
+        found, lost = view_rows(data.rows, wells, store)
+        return found, pd.concat([lost, rejected], ignore_index=True)
     how = "images.store: true" if kind == "views" else "images.measure.crops"
     raise RunError(f"The final model sees {kind}, and there are none beside '{table}'. Set {how}: phenohit images ...")
 

@@ -13,6 +13,7 @@ from phenohit.errors import ConfigError, FileError
 from phenohit.files import read_json
 from phenohit.models import find_model
 from phenohit.tensors import kind_of
+from phenohit.viewing import accepted_views
 
 __all__ = ["command", "embed_store"]
 
@@ -71,7 +72,10 @@ def embed_store(
     from phenohit.images.store import is_store, open_store
 
     folder = Path(store)
-    opened = open_store(folder if is_store(folder) else folder / "images" / "store")
+    folder = folder if is_store(folder) else folder / "images" / "store"
+    opened, rejected = accepted_views(open_store(folder), folder.parent)  # flags lie beside the store of a run
+    if len(rejected):
+        log.info("%d views that quality control rejected are left out", len(rejected))
     varying = ("Metadata_Site", "Metadata_Checksum")
     kept = [c for c in opened.views.rows if c not in varying and not c.startswith("Metadata_Illum_")]
     rows = opened.views.rows[kept].drop_duplicates(["Metadata_Plate", "Metadata_Well"], ignore_index=True)

@@ -210,7 +210,7 @@ class _Source(Protocol):
 
 def _accepted(study: Study, places: pd.DataFrame) -> pd.DataFrame:
     names = places["plate"] + "/" + places["well"] + "/" + places["site"]
-    return places[~names.isin(rejected_views(study)["view"])].reset_index(drop=True)
+    return places[~names.isin(rejected_views(study.run.folder / "images")["view"])].reset_index(drop=True)
 
 
 class _Stored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from phenohit.study import Study
 
 if TYPE_CHECKING:
     from phenohit.images.samples import ImageRows
+    from phenohit.images.store import Store
 
-__all__ = ["image_rows", "join_images", "rejected_views", "store_folder"]
+__all__ = ["accepted_views", "image_rows", "join_images", "rejected_views", "store_folder"]
 
 
 def store_folder(study: Study) -> Path:
@@ -29,10 +31,16 @@ def store_folder(study: Study) -> Path:
     return Path(given) if "://" not in given and is_store(given) else study.run.folder / "images" / "store"
 
 
-def rejected_views(study: Study) -> pd.DataFrame:
-    """Return plate, well and site of the views that quality control rejected, as ``view``, with the reason."""
+def rejected_views(images: Path) -> pd.DataFrame:
+    """Return the views that quality control rejected: ``view`` (plate/well/site) and ``reason``.
+
+    Parameters
+    ----------
+    images : path
+        Folder ``images`` of a run.
+    """
     tables = [pd.DataFrame({"view": [], "reason": []}, dtype=str)]
-    for path in sorted(study.run.folder.glob("images/*/flags.csv")):
+    for path in sorted(images.glob("*/flags.csv")):
         flags = pd.read_csv(path, dtype=str, keep_default_na=False)
         tables.append(flags.loc[flags["rejected"] == "True", ["view", "reason"]])
     return pd.concat(tables, ignore_index=True).drop_duplicates("view", ignore_index=True)
@@ -70,15 +78,24 @@ def image_rows(study: Study, kind: str) -> tuple[ImageRows, pd.DataFrame]:
         if not there:
             raise ConfigError("There are no crops of single cells: set images.measure.crops, e.g. to 96 pixels.")
         return crop_rows(rows, wells, there)
-    store = open_store(store_folder(study))
-    bad = rejected_views(study)
-    names = store.views.names()
-    fit = ~names.isin(bad["view"]).to_numpy()
-    kept = type(store)(store.folder, store.views.take(fit), store.shapes)
-    data, lost = view_rows(rows, wells, kept)
+    store, rejected = accepted_views(open_store(store_folder(study)), study.run.folder / "images")
+    data, lost = view_rows(rows, wells, store)
+    return data, pd.concat([lost, rejected], ignore_index=True)
+
+
+def accepted_views(store: Store, images: Path) -> tuple[Store, pd.DataFrame]:
+    """Leave out the views of a store that quality control rejected, and list them with the reason.
+
+    Parameters
+    ----------
+    store : Store
+    images : path
+        Folder ``images`` of the run whose views they are; without flags in it nothing is left out.
+    """
+    bad, names = rejected_views(images), store.views.names()
+    kept = replace(store, views=store.views.take(~names.isin(bad["view"]).to_numpy()))
     gone = bad[bad["view"].isin(names)]
-    listed = dropped("join images", "view", gone["view"].tolist(), gone["reason"].tolist())
-    return data, pd.concat([lost, listed], ignore_index=True)
+    return kept, dropped("join images", "view", gone["view"].tolist(), gone["reason"].tolist())
 
 
 def join_images(study: Study) -> None:

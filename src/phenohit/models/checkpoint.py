@@ -31,6 +31,7 @@ class State:
     train_loss: list[float] = field(default_factory=list)
     valid_loss: list[float] = field(default_factory=list)
     valid_auroc: list[float] = field(default_factory=list)
+    seconds: float = 0.0  # of whole epochs, over all processes that went on with them
 
 
 class Training(Protocol):

@@ -212,6 +212,18 @@ class Known:
             )
         check_finite(data)
 
+    def check_valid(self, data: Any, labels: Labels) -> None:
+        """Refuse validation rows that are not of the same features and tasks.
+
+        Raises
+        ------
+        ShapeError, LabelError
+        """
+        check_pair(data, labels)
+        self.require(data)
+        if labels.task_names != self.tasks:
+            raise LabelError("Validation labels have other tasks than the training labels: take both of one table.")
+
     def where(self, tasks: Sequence[str] | None) -> NDArray[np.intp]:
         """Return positions of the given tasks (all where None).
 

@@ -222,6 +222,7 @@ class _Trainer:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.saved = time.monotonic()
         self.seen, self.began = 0, self.saved
+        self.marked = self.saved  # when the epoch began, or this process
 
     def epochs(self) -> Iterator[int]:
         """Run the epochs that are left, one per turn."""
@@ -316,6 +317,8 @@ class _Trainer:
                 self.copy(self.tensors, self.best)
             state.done = 0 < self.plan.patience <= state.epoch - state.best_epoch
         state.epoch, state.step = state.epoch + 1, 0
+        now = time.monotonic()
+        state.seconds, self.marked = state.seconds + now - self.marked, now
 
     @torch.no_grad()
     def validate(self, valid: Feed) -> float:

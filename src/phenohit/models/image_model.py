@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,11 +18,10 @@ from torch import Tensor, nn
 from phenohit.data.labels import Labels
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
-from phenohit.errors import ConfigError, FileError, LabelError, ShapeError
+from phenohit.errors import ConfigError, FileError, ShapeError
 from phenohit.images.samples import ImageRows
 from phenohit.models.contract import (
     Known,
-    check_pair,
     cores,
     model_path,
     not_fitted,
@@ -105,10 +103,7 @@ class ImageModel:
             check_devices(self.settings.devices, self.device)
         known = Known.of(data, labels)
         if valid is not None:
-            check_pair(*valid)
-            known.require(valid[0])
-            if valid[1].task_names != known.tasks:
-                raise LabelError("Validation labels have other tasks than the training labels: take both of one table.")
+            known.check_valid(*valid)
         tasks = np.flatnonzero(known.fitted)
         self.known, self.shape, self.jobs, self.state = known, data.shape, jobs, State()
         pairs = [(data, labels.Y), *([] if valid is None or not self.uses_valid else [(valid[0], valid[1].Y)])]
@@ -123,9 +118,8 @@ class ImageModel:
             self._begin(self.settings.weights)
         self.net.to(self.device, memory_format=torch.channels_last if self._cuda else torch.contiguous_format)
         file = None if run is None else Path(run) / f"{self.name}.checkpoint.safetensors"
-        began = time.monotonic()
         self._train(pairs, feeds, seed, file, "" if file is None else self._identity(seed, known, feeds))
-        self.seconds = (time.monotonic() - began) / max(self.state.epoch, 1)
+        self.seconds = self.state.seconds / max(self.state.epoch, 1)
         self.images = len(feeds[0].order(seed, 0))
         return self
 
@@ -306,19 +300,18 @@ class ImageModel:
             keep_best=held, warm_up=s.warm_up, cosine=s.cosine,
         )  # fmt: skip
 
-    def _over(self, data: ImageRows, call: Any, *, step: int = 0) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def _over(self, data: ImageRows, call: Any) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield images and what a function of the network answers to them."""
         assert self.net is not None
         order = np.arange(len(data.place))
         everything = sparse.csr_matrix(np.ones((len(data), 1), np.float32))
-        bare = np.diff(data.start) > 0
-        feed = self.feed(data, everything, self.jobs)
-        assert bare.any()
-        for batch in track(feed.batches(order, self.settings.batch), f"{self.name}: images", None):
+        feed, size = self.feed(data, everything, self.jobs), self.settings.batch
+        for batch in track(feed.batches(order, size), f"{self.name}: images", -(-len(order) // size)):
             with torch.inference_mode(), torch.autocast(
                 self.device.type, dtype=torch.bfloat16, enabled=self.settings.dtype == "bfloat16" and self._cuda
             ):  # fmt: skip
-                yield batch.samples, call(batch.x).float().cpu()
+                answer = call(batch.x).float().cpu()
+            yield batch.samples, answer  # outside: whoever takes it is not in inference mode
 
     def _answers(self, data: ImageRows, outputs: NDArray[np.intp]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield images and their probabilities, once, or `passes` times with dropout left on."""

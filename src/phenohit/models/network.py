@@ -23,10 +23,9 @@ from phenohit.data.labels import Labels
 from phenohit.data.matrix import stack_rows
 from phenohit.data.predictions import Predictions
 from phenohit.data.profiles import Profiles
-from phenohit.errors import ConfigError, FileError, LabelError
+from phenohit.errors import ConfigError, FileError
 from phenohit.models.contract import (
     Known,
-    check_pair,
     cores,
     model_path,
     not_fitted,
@@ -181,10 +180,7 @@ class Network:
         """Train all tasks at once; see `contract.Model.fit`."""
         known = Known.of(data, labels)
         if valid is not None:
-            check_pair(*valid)
-            known.require(valid[0])
-            if valid[1].task_names != known.tasks:
-                raise LabelError("Validation labels have other tasks than the training labels: take both of one table.")
+            known.check_valid(*valid)
         device = _device(self.settings)
         tasks = np.flatnonzero(known.fitted)
         net = Perceptron(len(known.features), len(tasks), self.settings)
