@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "phenohit"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-LEAVES = {"errors", "files", "progress", "registry", "config", "sources", "imaging", "tensors", "workers"}
+LEAVES = {"errors", "files", "progress", "registry", "config", "sources", "imaging", "episodic", "tensors", "workers"}
 # What each part may import of ours, besides itself and the leaves.
 ALLOWED = {
     "data": {"chem"},  # SDF is read by RDKit, when one is asked for
@@ -24,10 +24,25 @@ ALLOWED = {
     "models": {"data", "images", "profiles", "labels"},
     "evaluate": {"data", "chem", "images", "profiles", "labels", "models"},
     "hits": {"data", "chem", "profiles", "labels", "models", "evaluate"},
+    "fewshot": {"data", "chem", "images", "profiles", "labels", "models", "evaluate", "report"},
     "report": {"data", "chem", "images", "profiles", "labels", "models", "evaluate", "hits"},
     "review": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits", "report", "runs", "settings"},
     # A study is a run and more.
-    "studies": {"data", "chem", "profiles", "labels", "models", "evaluate", "hits", "review", "pipeline", "runs"},
+    "studies": {
+        "data",
+        "chem",
+        "profiles",
+        "labels",
+        "models",
+        "evaluate",
+        "fewshot",
+        "hits",
+        "review",
+        "pipeline",
+        "runs",
+        "study",
+        "viewing",
+    },
 }
 
 

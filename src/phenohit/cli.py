@@ -26,11 +26,13 @@ COMMANDS = {
     "predict": ("phenohit.commands:predict", "score new profiles with the final model of a run"),
     "annotate": ("phenohit.commands:annotate", "score a run's whole library in every task, with calls"),
     "deconvolve": ("phenohit.commands:deconvolve", "rank the targets that may stand behind a phenotype"),
+    "fewshot": ("phenohit.own_assay:command", "predict your own assay from a few measured compounds"),
     "review": ("phenohit.commands:review", "what the lab measured for the picks, and what to test next"),
     "leaks": ("phenohit.commands:leaks", "check any table of folds for leaks"),
     "simulate": ("phenohit.simulate:command", "make a small simulated screen with known truth"),
     "simm2018": ("phenohit.studies.simm2018:command", "the whole study of Simm et al. 2018 on your screen"),
     "hofmarcher2019": ("phenohit.studies.hofmarcher2019:command", "networks on images against one on profiles"),
+    "fslcp": ("phenohit.studies.fslcp:command", "which few-shot method is best on your screen, at 8 to 96 labels"),
     "models": ("phenohit.commands:models", "list the models"),
 }
 

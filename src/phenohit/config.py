@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from phenohit.episodic import FewShotConfig
 from phenohit.imaging import ImageSource
 from phenohit.sources import ActivitySource, ChecksConfig, CurateConfig, Join, ProfileSource, Step, StructureSource
 
@@ -18,6 +19,7 @@ __all__ = [
     "Config",
     "CurateConfig",
     "EvaluateConfig",
+    "FewShotConfig",
     "HitsConfig",
     "ImageSource",
     "Join",
@@ -291,6 +293,8 @@ class Config:
         How results are counted.
     hits : HitsConfig
         What to test next.
+    fewshot : FewShotConfig
+        Episodes and methods of `phenohit fslcp`.
     workers : WorkersConfig
         Processes of this machine, or a cluster.
     seed : int
@@ -315,6 +319,7 @@ class Config:
     baselines: bool = True
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     hits: HitsConfig = field(default_factory=HitsConfig)
+    fewshot: FewShotConfig = field(default_factory=FewShotConfig)
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     seed: int = 0
     jobs: int = 0

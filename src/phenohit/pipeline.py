@@ -39,7 +39,7 @@ __all__ = ["STEPS", "run_study"]
 log = logging.getLogger("phenohit")
 
 
-def run_study(config: Config, until: str = "report") -> Path:
+def run_study(config: Config, until: str = "report", then: Callable[[Study], None] | None = None) -> Path:
     """Do every step up to `until` that is not done yet.
 
     Parameters
@@ -47,6 +47,8 @@ def run_study(config: Config, until: str = "report") -> Path:
     config : Config
     until : str
         Last step: one of `STEPS`.
+    then : callable, optional
+        Steps of its own that a study adds, on the open run.
 
     Returns
     -------
@@ -68,6 +70,8 @@ def run_study(config: Config, until: str = "report") -> Path:
             step(study)
             if name == until:
                 break
+        if then is not None:
+            then(study)
         run.write_manifest()
         if run.skipped:
             log.info("%d of %d steps were already done and stand as they are", run.skipped, len(run.manifest["steps"]))

@@ -125,3 +125,21 @@ def test_statistics():
     assert matrix[["n_compounds", "n_tasks", "n_labels"]].tolist() == [2, 3, 3]
     assert matrix[["active", "inactive", "missing"]].tolist() == pytest.approx([2 / 6, 1 / 6, 3 / 6])
     assert len(label_statistics(make(Y))["repeats"]) == 0
+
+
+def test_kappa_is_scikit_learns_on_the_common_compounds():
+    from sklearn.metrics import cohen_kappa_score
+
+    rng = np.random.default_rng(0)
+    known = rng.random((200, 3)) < 0.7
+    active = rng.random((200, 3)) < 0.4
+    active[:, 1] = np.where(rng.random(200) < 0.7, active[:, 0], active[:, 1])
+    row, column = np.nonzero(known)
+    Y = sparse.csr_matrix((active[known].astype(np.float32), (row, column)), shape=known.shape)
+    tasks = pd.DataFrame({"task": list("abc"), "assay": list("abc"), "kind": "binary", "threshold": np.nan})
+    labels = Labels(Y, pd.DataFrame({"compound": [f"c{i}" for i in range(200)]}), tasks)
+    table = task_overlap(labels, least=0.0)
+    for r in table.itertuples():
+        a, b = "abc".index(r.task_a), "abc".index(r.task_b)
+        both = known[:, a] & known[:, b]
+        assert r.kappa == pytest.approx(cohen_kappa_score(active[both, a], active[both, b]))

@@ -29,7 +29,7 @@ _DUPLICATE = 0.5  # share of the smaller task's labels that another task repeats
 _COMMON_HITS = 0.25  # and intersection over union of the actives
 _COLUMNS = [
     "task_a", "task_b", "same_assay", "n_a", "n_b", "n_both", "jaccard", "n_equal", "equal_share", "equal_jaccard",
-    "hits_iou",
+    "hits_iou", "kappa",
 ]  # fmt: skip
 
 
@@ -64,7 +64,8 @@ def task_overlap(labels: Labels, *, top: int = 10_000, least: float = 0.05) -> p
         ``n_a``, ``n_b`` (compounds), ``n_both``, ``jaccard`` (of the compound sets), ``n_equal``
         (compounds with the same label in both), ``equal_share`` (of the smaller task's labels),
         ``equal_jaccard`` (of the sets of (compound, label) pairs), ``hits_iou`` (intersection over
-        union of the actives, Moshkov et al. 2023; NaN where neither has one).
+        union of the actives, Moshkov et al. 2023; NaN where neither has one), ``kappa`` (Cohen's, of the labels
+        of the common compounds: agreement beyond chance; NaN where one of the two is all of one class there).
     """
     active, inactive = _parts(labels)
     both = (active + inactive).tocsc()
@@ -77,12 +78,12 @@ def task_overlap(labels: Labels, *, top: int = 10_000, least: float = 0.05) -> p
         i, j = shared.row + start, shared.col
         keep = (i < j) & (shared.data >= least * (n[i] + n[j] - shared.data))
         i, j, n_both = i[keep], j[keep], shared.data[keep]
-        common = sparse.csr_matrix(active[:, block].T @ active)
-        n_hits = np.asarray(common[i - start, j]).ravel() if len(i) else np.zeros(0)
-        misses = sparse.csr_matrix(inactive[:, block].T @ inactive)
-        n_misses = np.asarray(misses[i - start, j]).ravel() if len(i) else np.zeros(0)
-        found.append(np.stack([i, j, n_both, n_hits, n_misses]))
-    i, j, n_both, n_hits, n_misses = np.concatenate(found, axis=1) if found else np.zeros((5, 0))
+        n_hits = _at(active[:, block].T @ active, i - start, j)
+        n_misses = _at(inactive[:, block].T @ inactive, i - start, j)
+        mine = _at(active[:, block].T @ both, i - start, j)  # actives of i among the common compounds
+        theirs = _at(both[:, block].T @ active, i - start, j)
+        found.append(np.stack([i, j, n_both, n_hits, n_misses, mine, theirs]))
+    i, j, n_both, n_hits, n_misses, mine, theirs = np.concatenate(found, axis=1) if found else np.zeros((7, 0))
     i, j = i.astype(np.intp), j.astype(np.intp)
     equal = n_hits + n_misses
     union = hits[i] + hits[j] - n_hits
@@ -95,11 +96,25 @@ def task_overlap(labels: Labels, *, top: int = 10_000, least: float = 0.05) -> p
             "jaccard": n_both / (n[i] + n[j] - n_both), "n_equal": equal.astype(int),
             "equal_share": equal / np.minimum(n[i], n[j]), "equal_jaccard": equal / (n[i] + n[j] - equal),
             "hits_iou": np.divide(n_hits, union, out=np.full(len(i), np.nan), where=union > 0),
+            "kappa": _kappa(n_both, equal, mine, theirs),
         },
         columns=_COLUMNS,
     )  # fmt: skip
     order = np.lexsort((j, i, -table["jaccard"].to_numpy(), -table["equal_jaccard"].to_numpy()))
     return table.iloc[order[:top]].reset_index(drop=True)
+
+
+def _at(table: sparse.spmatrix, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Entries of a sparse table."""
+    return np.asarray(sparse.csr_matrix(table)[i, j], dtype=np.float64).ravel() if len(i) else np.zeros(0)
+
+
+def _kappa(
+    n: NDArray[np.float64], equal: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Cohen's kappa of n pairs of labels of which `equal` agree, with a and b actives."""
+    by_chance = a * b + (n - a) * (n - b)
+    return np.divide(n * equal - by_chance, n**2 - by_chance, out=np.full(len(n), np.nan), where=n**2 > by_chance)
 
 
 def near_duplicates(overlap: pd.DataFrame, *, n: int = 20) -> pd.Series:
