@@ -174,13 +174,13 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     data, labels = screen()
     path = tmp_path / "multitask.safetensors"
     MultiTask(**QUICK, **PRE).pretrain(data, labels).save(path)
-    arrays, meta = read_tensors(path, "fewshot multitask")
+    arrays, meta = read_tensors(path, "few-shot multitask")
     assert [name for name in arrays if name.startswith("weight")] == ["weight 0"]
     arrays["weight 0"][0, 0] = np.inf
     write_tensors(path, arrays, meta)
     with pytest.raises(FileError, match="'weight 0' is not 16 x 20 finite"):
         MultiTask.load(path)
-    with pytest.raises(FileError, match="not: fewshot singletask"):
+    with pytest.raises(FileError, match="not: few-shot singletask"):
         SingleTask.load(path)
 
 

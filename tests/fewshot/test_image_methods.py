@@ -25,8 +25,8 @@ from phenohit.fewshot.episodes import Episodes, draw_tasks
 from phenohit.fewshot.image_encoder import augment_of, build, embed_rows, one_view, seen_labels, without_batch_norm
 from phenohit.fewshot.image_methods import ImageMaml, ImagePrototypes
 from phenohit.fewshot.image_settings import EncoderSettings, ImageMamlSettings, ImagePrototypesSettings
-from phenohit.fewshot.maml_loop import draw_batch, episode_auroc
-from phenohit.fewshot.pools import Pools
+from phenohit.fewshot.maml_loop import draw_batch
+from phenohit.fewshot.pools import Pools, episode_auroc
 from phenohit.images.samples import ImageRows
 
 SIDE = 16

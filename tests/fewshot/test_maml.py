@@ -22,8 +22,8 @@ from phenohit.errors import ConfigError, FileError, LabelError, RunError, ShapeE
 from phenohit.fewshot.contract import check_scores
 from phenohit.fewshot.episodes import Episodes, draw_tasks
 from phenohit.fewshot.maml import Maml, adapted_logits, first_weights
-from phenohit.fewshot.maml_loop import draw_batch, episode_auroc, inner_loop
-from phenohit.fewshot.pools import Pools
+from phenohit.fewshot.maml_loop import draw_batch, inner_loop
+from phenohit.fewshot.pools import Pools, episode_auroc
 
 QUICK: dict[str, Any] = {"units": 12, "tasks": 6, "meta_steps": 4, "check": 2, "inner_rate": 0.1, "device": "cpu"}
 SHAPES = {"w0": (6, 5), "b0": (6,), "w1": (4, 6), "b1": (4,), "w2": (1, 4), "b2": (1,)}

@@ -20,8 +20,8 @@ from phenohit.errors import ConfigError, FileError, LabelError, RunError, ShapeE
 from phenohit.fewshot.contract import check_scores
 from phenohit.fewshot.distances import Distance, class_logits
 from phenohit.fewshot.episodes import Episodes, draw_tasks
-from phenohit.fewshot.pools import Pools
-from phenohit.fewshot.prototypes import Prototypes, _mean_auroc
+from phenohit.fewshot.pools import Pools, episode_auroc
+from phenohit.fewshot.prototypes import Prototypes
 from phenohit.fewshot.prototypes_train import Features, Net, mean_loss
 from phenohit.fewshot.trunk import bits, drop, mix, soft
 from phenohit.tensors import read_tensors, write_tensors
@@ -179,13 +179,13 @@ def test_what_other_tasks_have_in_common_is_learned() -> None:
     checks = method.auroc[0]
     assert [step for step, _ in checks] == [20, 40, 60, 80, 100, 120]
     fixed = draw_tasks(valid, data.compounds, valid.task_names, sizes=[16], query=16, n=20)[0]
-    assert _mean_auroc(method.score(data, fixed), fixed) == max(v for _, v in checks)  # the best one is kept
+    assert episode_auroc(method.score(data, fixed), fixed) == max(v for _, v in checks)  # the best one is kept
     fresh = Prototypes(**SMALL, steps=1, learning_rate=1e-9).pretrain(data, train, sizes=[16], query=16)
-    before, after = (_mean_auroc(s, episodes) for s in (fresh.score(data, episodes), scores))
+    before, after = (episode_auroc(s, episodes) for s in (fresh.score(data, episodes), scores))
     assert before < 0.7 < 0.8 < after, (before, after)
     one, score = episodes[0], scores[0]
     each = [roc_auc_score(y, s) for y, s in zip(one.y_query, score, strict=True)]
-    np.testing.assert_allclose(_mean_auroc([score], [one]), np.mean(each))
+    np.testing.assert_allclose(episode_auroc([score], [one]), np.mean(each))
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -203,7 +203,7 @@ def test_episodes_are_independent_and_files_complete(tmp_path: Path, distance: D
     for a, b in zip(again.score(data, episodes), scores, strict=True):
         np.testing.assert_array_equal(a, b)
     path = tmp_path / "prototypes.safetensors"
-    arrays, meta = read_tensors(path, "fewshot prototypes")
+    arrays, meta = read_tensors(path, "few-shot prototypes")
     write_tensors(path, {**arrays, "net 0 weight 0": arrays["net 0 weight 0"][:, 1:]}, meta)
     with pytest.raises(FileError, match="'net 0 weight 0' is not 32 x 20 finite"):
         Prototypes.load(path)

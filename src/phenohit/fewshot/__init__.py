@@ -18,6 +18,8 @@ METHODS = {
     "multitask": "phenohit.fewshot.finetune:MultiTask",  # a network that knows other assays, head or whole tuned
     "prototypes": "phenohit.fewshot.prototypes:Prototypes",  # Snell et al. 2017
     "maml": "phenohit.fewshot.maml:Maml",  # Finn et al. 2017
+    "prototypes_images": "phenohit.fewshot.image_methods:ImagePrototypes",  # the same two on views
+    "maml_images": "phenohit.fewshot.image_methods:ImageMaml",
     "macau": "phenohit.fewshot.macau:Macau",  # the few labels as one more assay of a factorisation
 }
 

@@ -250,7 +250,7 @@ class _Tuned:
         """Write one safetensors file; see `contract.Method.save`."""
         if self.known is None:
             raise not_fitted(self.name)
-        meta = {"kind": f"fewshot {self.name}", "settings": stored_settings(self.settings), **self.known.meta()}
+        meta = {"kind": f"few-shot {self.name}", "settings": stored_settings(self.settings), **self.known.meta()}
         write_tensors(model_path(path, self.name), {**self.known.arrays(), **self._saved()}, meta)
 
 
@@ -299,7 +299,7 @@ class SingleTask(_Tuned):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; see `contract.Method.load`."""
         path = model_path(path, cls.name)
-        arrays, meta = read_tensors(path, f"fewshot {cls.name}", Known.FORM)
+        arrays, meta = read_tensors(path, f"few-shot {cls.name}", Known.FORM)
         method = cls()
         method.settings = restore_settings(SingleTaskSettings, meta, cls.name, path)
         method.known = Known.restore(arrays, meta, path)
@@ -387,7 +387,7 @@ class MultiTask(_Tuned):
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; see `contract.Method.load`."""
         path = model_path(path, cls.name)
-        arrays, meta = read_tensors(path, f"fewshot {cls.name}", Known.FORM)
+        arrays, meta = read_tensors(path, f"few-shot {cls.name}", Known.FORM)
         method = cls()
         method.settings = s = restore_settings(MultiTaskSettings, meta, cls.name, path)
         method.known = Known.restore(arrays, meta, path)

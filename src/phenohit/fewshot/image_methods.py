@@ -33,8 +33,8 @@ from phenohit.fewshot.image_encoder import (
 )
 from phenohit.fewshot.image_settings import ImageMamlSettings, ImagePrototypesSettings
 from phenohit.fewshot.image_training import ImagePretraining
-from phenohit.fewshot.maml_loop import MetaBatch, MetaPlan, draw_batch, episode_auroc, inner_loop, meta_train
-from phenohit.fewshot.pools import Pools
+from phenohit.fewshot.maml_loop import MetaBatch, MetaPlan, draw_batch, inner_loop, meta_train
+from phenohit.fewshot.pools import Pools, episode_auroc
 from phenohit.fewshot.prototypes_train import identity
 from phenohit.fewshot.trunk import find_device, label_tensor, local_rows, soft
 from phenohit.images.samples import ImageRows

@@ -22,8 +22,8 @@ from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
 from phenohit.errors import FileError
 from phenohit.fewshot.episodes import Episodes, draw_tasks
-from phenohit.fewshot.maml_loop import MetaBatch, MetaPlan, MetaState, draw_batch, episode_auroc, inner_loop, meta_train
-from phenohit.fewshot.pools import Pools
+from phenohit.fewshot.maml_loop import MetaBatch, MetaPlan, MetaState, draw_batch, inner_loop, meta_train
+from phenohit.fewshot.pools import Pools, episode_auroc
 from phenohit.fewshot.prototypes_train import identity
 from phenohit.fewshot.simple import gather
 from phenohit.fewshot.trunk import find_device, label_tensor, restored, soft

@@ -16,17 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from torch import Tensor
 
 from phenohit.errors import FileError, RunError
-from phenohit.fewshot.episodes import Episodes
 from phenohit.fewshot.pools import Pools
 from phenohit.models.fit import CHECKPOINT_SECONDS
 from phenohit.progress import track
 from phenohit.tensors import read_tensors, write_tensors
 
-__all__ = ["MetaBatch", "MetaPlan", "MetaState", "draw_batch", "episode_auroc", "inner_loop", "meta_train"]
+__all__ = ["MetaBatch", "MetaPlan", "MetaState", "draw_batch", "inner_loop", "meta_train"]
 
 log = logging.getLogger("phenohit")
 
@@ -124,22 +122,6 @@ def draw_batch(pools: Pools, sizes: Sequence[int], n_tasks: int, seed: int, step
         np.stack([g.y_query[0][f] for g, f in zip(groups, fill, strict=True)]),
         np.stack([np.float32(np.arange(width) < g.query.shape[1]) / g.query.shape[1] for g in groups]),
     )
-
-
-def episode_auroc(scores: Sequence[NDArray[np.floating]], episodes: Sequence[Episodes]) -> float:
-    """Return the AUROC averaged over episodes, then over the items of `episodes`.
-
-    Parameters
-    ----------
-    scores : sequence of float array, shape (E, Q)
-    episodes : sequence of Episodes
-    """
-    means = []
-    for score, one in zip(scores, episodes, strict=True):
-        rank, y = rankdata(score, axis=1), one.y_query
-        n = y.sum(1)
-        means.append((((rank * y).sum(1) - n * (n + 1) / 2) / (n * (y.shape[1] - n))).mean())
-    return float(np.mean(means))
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from phenohit.data.dropped import dropped
 from phenohit.data.labels import Labels
 from phenohit.errors import LabelError, ShapeError
+from phenohit.fewshot.episodes import Episodes
 
-__all__ = ["Group", "Pool", "Pools"]
+__all__ = ["Group", "Pool", "Pools", "episode_auroc"]
 
 LEAST_QUERY = 8  # with fewer compounds left for its query a task takes no part
 STAGE = "pretrain"
@@ -163,3 +165,19 @@ class Pools:
             number, parts = served[stream.integers(len(served))]
             groups.append(self.pools[number].draw(stream, parts, int(share), pool))
         return groups
+
+
+def episode_auroc(scores: Sequence[NDArray[np.floating]], episodes: Sequence[Episodes]) -> float:
+    """Return the AUROC averaged over episodes, then over the items of `episodes`.
+
+    Parameters
+    ----------
+    scores : sequence of float array, shape (E, Q)
+    episodes : sequence of Episodes
+    """
+    means = []
+    for score, one in zip(scores, episodes, strict=True):
+        rank, y = rankdata(score, axis=1), one.y_query
+        n = y.sum(1)
+        means.append((((rank * y).sum(1) - n * (n + 1) / 2) / (n * (y.shape[1] - n))).mean())
+    return float(np.mean(means))

@@ -20,7 +20,7 @@ from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError, FileError, LabelError
 from phenohit.fewshot.distances import Distance, class_logits
 from phenohit.fewshot.episodes import Episodes, draw_tasks
-from phenohit.fewshot.pools import Pools
+from phenohit.fewshot.pools import Pools, episode_auroc
 from phenohit.fewshot.prototypes_train import Features, Net, Pretraining, identity
 from phenohit.fewshot.trunk import embed, find_device, local_rows, restored, soft
 from phenohit.models.contract import (
@@ -206,7 +206,7 @@ class Prototypes:
             net = Net.begin(len(data.features), s, seed, device)
             training = Pretraining(
                 net, s, pools, features, list(sizes) if size == _ALL else [size], seed=seed,
-                check=(lambda net, own=own: _mean_auroc(self._score(net, data.X, own), own)) if own else None,
+                check=(lambda net, own=own: episode_auroc(self._score(net, data.X, own), own)) if own else None,
                 checkpoint=None if run is None else Path(run) / f"{self.name}-{size}.checkpoint.safetensors",
                 identity="" if run is None else identity(data.X, labels, valid, [s, seed, sizes, query, size]),
             )  # fmt: skip
@@ -264,7 +264,7 @@ class Prototypes:
         if self.known is None:
             raise not_fitted(self.name)
         meta = {
-            "kind": f"fewshot {self.name}", "settings": stored_settings(self.settings), **self.known.meta(),
+            "kind": f"few-shot {self.name}", "settings": stored_settings(self.settings), **self.known.meta(),
             "sizes": list(self.nets),
         }  # fmt: skip
         arrays = {
@@ -278,7 +278,7 @@ class Prototypes:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; see `contract.Method.load`."""
         path = model_path(path, cls.name)
-        arrays, meta = read_tensors(path, f"fewshot {cls.name}", Known.FORM)
+        arrays, meta = read_tensors(path, f"few-shot {cls.name}", Known.FORM)
         method = cls()
         method.settings = s = restore_settings(PrototypesSettings, meta, cls.name, path)
         method.known = Known.restore(arrays, meta, path)
@@ -294,15 +294,3 @@ class Prototypes:
             *found, scale = (t.to(device) for t in restored(arrays, {**shapes, f"net {size} scale": ()}, path))
             method.nets[size] = Net(list(zip(found[::2], found[1::2], strict=True)), scale)
         return method
-
-
-def _mean_auroc(scores: Sequence[NDArray[np.float32]], episodes: Sequence[Episodes]) -> float:
-    """Mean over episodes, each by the rank sum of its actives; ties count one half."""
-    from scipy.stats import rankdata
-
-    values = []
-    for score, one in zip(scores, episodes, strict=True):
-        rank, n = rankdata(score, axis=1), one.y_query.sum(axis=1)
-        n_pairs = n * (one.y_query.shape[1] - n)
-        values.append(((rank * one.y_query).sum(axis=1) - n * (n + 1) / 2) / n_pairs)
-    return float(np.mean([v.mean() for v in values]))

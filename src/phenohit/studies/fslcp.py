@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from phenohit.config import Config, FewShotConfig
+from phenohit.data.dropped import nothing_dropped
 from phenohit.data.labels import Labels
 from phenohit.data.profiles import Profiles
 from phenohit.errors import ConfigError
@@ -34,6 +35,7 @@ from phenohit.models.contract import cores
 from phenohit.progress import track
 from phenohit.runs import slug
 from phenohit.study import Study
+from phenohit.viewing import store_folder
 
 __all__ = ["command", "fslcp"]
 
@@ -135,7 +137,12 @@ class Bench:
     def __init__(self, study: Study, how: FewShotConfig, rows: Profiles, labels: Labels, tasks: pd.DataFrame) -> None:
         self.study, self.how, self.rows, self.tasks = study, how, rows, tasks
         self.at = study.row_compound(rows)
-        self.labels = labels.take(self.at)
+        self.labels, self.unseen = labels.take(self.at), nothing_dropped()
+        if how is study.config.fewshot and any(learner.input == "views" for learner in learners(study.config)):
+            # All methods score the same episodes: rows without a view take part in none.
+            from phenohit.fewshot.image_encoder import seen_labels
+
+            self.labels, self.unseen = seen_labels(self.input("views"), self.labels)
 
     def names(self, role: str) -> list[str]:
         """Return the tasks of a role."""
@@ -192,24 +199,28 @@ def _benchmark(study: Study) -> None:
     how = study.config.fewshot
     units = ["compound", "well"] if how.leak else [how.unit]
     drawing = {k: v for k, v in asdict(how).items() if k not in ("methods", "inputs", "embedding")}
+    chosen = learners(study.config)
+    added = {"embedding": {how.embedding: hash_file(how.embedding)} if how.embedding else {}, "views": {}}
+    if any(learner.input == "views" for learner in chosen):
+        index = store_folder(study) / "views.parquet"
+        added["views"] = {"views of the images": hash_file(index) if index.exists() else ""}
     study.run.step(
         "fewshot/tasks", partial(_split, study, how, units), settings=[drawing, study.config.seed],
-        after=("labels", "chemistry"),
+        after=("labels", "chemistry"), inputs=added["views"],
         outputs=[f"{FOLDER}/{f}" for f in ("tasks.csv", "overlap.parquet", "dropped.csv")],
     )  # fmt: skip
-    added = {how.embedding: hash_file(how.embedding)} if how.embedding else {}
     done = []
-    for learner in track(learners(study.config), "few-shot methods"):
+    for learner in track(chosen, "few-shot methods"):
         name = f"fewshot/{learner.name}"
         folder = f"{FOLDER}/methods/{slug(learner.name)}"
         done.append(name)
         study.run.step(
             name, partial(_learn, study, learner, units, folder), settings=[learner, drawing, study.config.seed],
-            after=("fewshot/tasks", "data", *study.joined(learner.input)),
-            inputs=added if "embedding" in learner.input else {},
+            after=("fewshot/tasks", "data"),
+            inputs={k: v for kind, files in added.items() if kind in learner.input for k, v in files.items()},
             outputs=[*(f"{folder}/{unit}.parquet" for unit in units), f"{folder}/cost.json"],
         )  # fmt: skip
-    names = [learner.name for learner in learners(study.config)]
+    names = [learner.name for learner in chosen]
     tables = ("table", "compare", "gains", "costs", "task_means")
     study.run.step(
         "fewshot/tables", partial(_tables, study, names, units), settings=[names, units, how.reference],
@@ -237,7 +248,7 @@ def _split(study: Study, how: FewShotConfig, units: list[str]) -> dict[str, Any]
     drawn, lost = zip(*(bench.episodes(unit) for unit in units), strict=True)
     gone = table[table["role"] == "left out"]
     out = pd.DataFrame({"stage": "split tasks", "what": "task", "id": gone["task"], "reason": gone["reason"]})
-    write_table(folder / "dropped.csv", pd.concat([out, *lost], ignore_index=True).drop_duplicates())
+    write_table(folder / "dropped.csv", pd.concat([out, bench.unseen, *lost], ignore_index=True).drop_duplicates())
     if not any(drawn):
         raise ConfigError(
             f"No episode can be drawn: none of the {len(bench.names('test'))} test tasks has enough compounds; "
@@ -253,7 +264,7 @@ def _split(study: Study, how: FewShotConfig, units: list[str]) -> dict[str, Any]
 
 def _learn(study: Study, learner: Learner, units: list[str], folder: str) -> dict[str, Any]:
     run = study.run
-    bench = _bench(study, pd.read_csv(run.path(FOLDER, "tasks.csv"), keep_default_na=False))
+    bench = _bench(study, pd.read_csv(run.path(FOLDER, "tasks.csv"), keep_default_na=False, dtype={"task": str}))
     data = bench.input(learner.input)
     method = find_method(learner.method)(**learner.settings)
     jobs = cores(study.jobs)

@@ -37,7 +37,7 @@ def study_text(folder: Path, config: Config) -> str:
     str
     """
     table, compared, costs, tasks = (
-        pd.read_csv(folder / f"{name}.csv", keep_default_na=name != "tasks")
+        pd.read_csv(folder / f"{name}.csv", keep_default_na=name != "tasks", dtype={"task": str})
         for name in ("table", "compare", "costs", "tasks")
     )
     dropped = pd.read_csv(folder / "dropped.csv", keep_default_na=False)
