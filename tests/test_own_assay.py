@@ -123,3 +123,24 @@ def test_the_command_says_what_to_expect(screen, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Expected AUROC on compounds of other chemical series" in said
     assert "predictions.csv" in said
+
+
+def test_the_page_can_be_followed(screen, tmp_path, monkeypatch, capsys):
+    """The second command of docs/few-shot.md as it stands."""
+    import re
+    import shlex
+    from pathlib import Path
+
+    page = (Path(__file__).parents[1] / "docs" / "few-shot.md").read_text()
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    line = next(line for line in lines if "--methods" in line)
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    Path("runs/my-screen").symlink_to(screen.run)
+    screen.table(Path("my_assay.csv"), visible(screen), 40, seed=4)
+    assert main(shlex.split(line)[1:]) == 0
+    folder = Path("runs/my-screen/fewshot-assays/my_assay")
+    named = set(re.findall(r"\| `(\w+\.\w+)` \|", page.split("To try a few")[0]))
+    assert named == {"summary.md", "predictions.csv", "methods.csv", "dropped.csv"}
+    assert named <= {p.name for p in folder.iterdir()}
+    assert "logistic" in capsys.readouterr().out
