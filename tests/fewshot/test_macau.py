@@ -73,7 +73,7 @@ def compounds(method: Macau, data: Profiles) -> tuple[Compounds, Any]:
     assert method.model is not None
     assert method.model.posterior is not None
     priors = assay_priors(method.model.posterior, method.model.seed)
-    given, at = method.model._known_labels(data)
+    given, at = method.model.known_labels(data)
     return Compounds.of(method.model.posterior, data.X, given, at, priors, method.model.seed), priors
 
 

@@ -121,7 +121,7 @@ class Macau:
         self.model.known.require(data)
         if self.model.posterior is None:  # no task had both classes
             return [np.repeat(share(e.y_support)[:, None], e.query.shape[1], 1).astype(np.float32) for e in episodes]
-        known, at = self.model._known_labels(data)
+        known, at = self.model.known_labels(data)
         priors = assay_priors(self.model.posterior, self.model.seed)
         found = [np.zeros(e.query.shape, np.float32) for e in episodes]
         of_task: dict[str, list[int]] = {}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from phenohit.models.macau_conditionals import draw_normal_wishart
-from phenohit.models.macau_posterior import Kept, Posterior, _Sweep, _Warm
+from phenohit.models.macau_posterior import Kept, Posterior, Sweep, Warm
 from phenohit.models.macau_side import Side
 
 __all__ = ["Compounds", "Priors", "assay_priors"]
@@ -119,7 +119,7 @@ class Compounds:
         for a in range(0, R, _ROWS):
             b = min(a + _ROWS, R)
             some = None if known is None or not known[a:b].nnz else known[a:b]
-            warm = None if some is None else _Warm(posterior, some, ids[a:b], seed)
+            warm = None if some is None else Warm(posterior, some, ids[a:b], seed)
             _fill(kept, side, (a, b), warm, second, mean, extra)
         return cls(mean, extra)
 
@@ -136,7 +136,7 @@ def _fill(
     kept: list[Kept],
     side: Side | None,
     part: tuple[int, int],
-    warm: _Warm | None,
+    warm: Warm | None,
     second: NDArray[np.float32],
     mean: NDArray[np.float32],
     extra: NDArray[np.float32],
@@ -146,7 +146,7 @@ def _fill(
     none = np.zeros(0, np.intp)
     drawn_extra = np.zeros(b - a, np.float32)
     for d, one in enumerate(kept):
-        sweep = _Sweep.of(one, none)
+        sweep = Sweep.of(one, none)
         M = np.tile(sweep.mean, (b - a, 1)) if side is None else side.times(a, b, sweep.link) + sweep.mean
         covariance = sweep.factor.T @ sweep.factor
         extra[d, a:b] = np.sum(covariance * second[d])

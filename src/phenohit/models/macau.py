@@ -197,10 +197,10 @@ class Macau:
         mean = variance = np.zeros((len(data), len(columns)), np.float32)
         if self.posterior is not None and len(columns) and len(data):
             own = (np.cumsum(self.known.fitted) - 1)[where[columns]]
-            mean, variance = self.posterior.moments(data.X, own, *self._known_labels(data), jobs=cores(self.jobs))
+            mean, variance = self.posterior.moments(data.X, own, *self.known_labels(data), jobs=cores(self.jobs))
         return self.known, where, columns, mean, variance
 
-    def _known_labels(self, data: Profiles) -> tuple[sparse.csr_matrix | None, NDArray[np.intp]]:
+    def known_labels(self, data: Profiles) -> tuple[sparse.csr_matrix | None, NDArray[np.intp]]:
         """Labels that were trained on, for the rows of `data`, and where those rows stood in training."""
         first = pd.Series(self.compounds, dtype=object).drop_duplicates()  # wells of a compound have the same labels
         found = pd.Index(first).get_indexer(data.compounds)

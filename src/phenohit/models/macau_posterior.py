@@ -17,7 +17,7 @@ from phenohit.models.macau_sampler import Sampler, draw_hidden
 from phenohit.models.macau_side import Side
 from phenohit.models.macau_state import Order
 
-__all__ = ["Kept", "Posterior", "probability"]
+__all__ = ["Kept", "Posterior", "Sweep", "Warm", "probability"]
 
 _ROWS = 512  # rows predicted at a time: what is summed up for 1,000 tasks stays in the cache
 _SETTLE = 10  # draws of the hidden values of measured rows before the first kept sweep counts
@@ -134,11 +134,11 @@ class Posterior:
         mean, variance = np.zeros((n, len(tasks)), np.float32), np.zeros((n, len(tasks)), np.float32)
         ids = np.arange(n) if ids is None else ids
         blocks = [(a, min(a + _ROWS, n)) for a in range(0, n, _ROWS)]
-        sweeps = [_Sweep.of(kept, tasks) for kept in self.kept]
+        sweeps = [Sweep.of(kept, tasks) for kept in self.kept]
 
         def of(block: tuple[int, int]) -> None:
             a, b = block
-            warm = None if known is None or not known[a:b].nnz else _Warm(self, known[a:b], ids[a:b], seed)
+            warm = None if known is None or not known[a:b].nnz else Warm(self, known[a:b], ids[a:b], seed)
             mean[a:b], variance[a:b] = _block(sweeps, side, a, b, warm)
 
         with Cpu(jobs) as device:
@@ -158,7 +158,7 @@ def probability(
 
 
 @dataclass(frozen=True, eq=False)
-class _Sweep:
+class Sweep:
     """A kept sweep, ready to predict with.
 
     Attributes
@@ -187,6 +187,7 @@ class _Sweep:
 
     @classmethod
     def of(cls, kept: Kept, tasks: NDArray[np.intp]) -> Self:
+        """Make a kept sweep ready, for the tasks at these positions."""
         latent = kept.latent.astype(np.float32)
         spread = latent @ kept.factor.T
         chosen, own = np.ascontiguousarray(latent[tasks].T), (spread[tasks] ** 2).sum(1)
@@ -200,7 +201,7 @@ class _Sweep:
 
 
 def _block(
-    sweeps: list[_Sweep], side: Side | None, a: int, b: int, warm: _Warm | None
+    sweeps: list[Sweep], side: Side | None, a: int, b: int, warm: Warm | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Moments of the rows a to b."""
     shape = (b - a, sweeps[0].chosen.shape[1])
@@ -242,7 +243,7 @@ def _collect_squares(found: Any, squares: Any) -> None:
             squares[i, j] += found[i, j] ** 2
 
 
-class _Warm:
+class Warm:
     """Rows with labels: their latent vectors given them, sweep after kept sweep."""
 
     def __init__(self, posterior: Posterior, known: sparse.csr_matrix, ids: NDArray[np.int64], seed: int) -> None:
@@ -259,7 +260,7 @@ class _Warm:
         self.device, K = Cpu(), len(posterior.kept[0].mean)
         self.plan = self.device.plan(self.order.start, self.order.at, K, by_measurement=True)
 
-    def condition(self, M: NDArray[np.float32], sweep: _Sweep) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def condition(self, M: NDArray[np.float32], sweep: Sweep) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return mean and a draw of the latent vectors given labels."""
         U = np.stack([M, M])
         for _ in range(1 if self.settled else _SETTLE):
@@ -277,7 +278,7 @@ class _Warm:
         return U[0], U[1]
 
     def _given(
-        self, Z: NDArray[np.float32], e: NDArray[np.float32], M: NDArray[np.float32], U: NDArray[np.float32], s: _Sweep
+        self, Z: NDArray[np.float32], e: NDArray[np.float32], M: NDArray[np.float32], U: NDArray[np.float32], s: Sweep
     ) -> None:
         """Draw U (R, B, K) from Z and e; zeros give the mean."""
         own = np.ones(len(M), np.float32)
