@@ -98,3 +98,16 @@ def test_named_tests_and_a_limit():
         split(labels, tests=["t33"])
     with pytest.raises(ConfigError, match="None of the 12 tasks"):
         split(labels, min_compounds=500)
+
+
+def test_validation_tasks_are_not_repeated_by_training_tasks():
+    _, active = spread(150, 60, 0.5)
+    twins = {f"twin {i}": (range(150, 205 + i), [c for c in active if c < 205 + i]) for i in range(3)}
+    single = {f"single {i}": spread(220 + 15 * i, 15, 0.4) for i in range(9)}
+    for seed in range(12):
+        table = split(make({"test": spread(0, 100, 0.5)} | twins | single), valid=0.25, seed=seed)
+        roles = {table.loc[t, "role"] for t in twins}
+        assert len(roles) == 1
+        assert (table["role"] == "valid").sum() == 3
+    tight = split(make({"test": spread(0, 100, 0.5)} | twins), valid=0.34)
+    assert (tight["role"] == "valid").sum() == 0  # all three repeat each other, and one was asked for

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from phenohit.data.labels import Labels
 from phenohit.errors import ConfigError, LabelError, nearest
@@ -50,7 +52,8 @@ def split_tasks(
     share : pair of float
         Lowest and highest active share of a test task.
     valid : float
-        Share of the other assays set apart to stop by.
+        Share of the other tasks set apart to stop by. Tasks of one assay and tasks that repeat each other stay
+        together; where they are too many, they are learned from.
     seed : int
 
     Returns
@@ -109,7 +112,7 @@ def split_tasks(
         )
     _mark(table, chosen, "test", "")
     _keep_answers_out(labels, table, overlap)
-    _set_apart(labels, table, valid, seed)
+    _set_apart(labels, table, overlap, valid, seed)
     return table
 
 
@@ -171,8 +174,7 @@ def _keep_answers_out(labels: Labels, table: pd.DataFrame, overlap: pd.DataFrame
     sibling = trained & np.isin(assay, assay[test])
     _mark(table, sibling, "left out", [f"same assay as a test task: {a}" for a in assay])
     place = {task: i for i, task in enumerate(table["task"])}
-    same = near_duplicates(overlap) & ~(overlap["kappa"] < _AGREE)
-    for pairs, why in ((same, "repeats the labels of"), (_exclusive(overlap), "is a class beside")):
+    for pairs, why in ((_repeats(overlap), "repeats the labels of"), (_exclusive(overlap), "is a class beside")):
         alike = overlap[pairs]
         for a, b in zip(alike["task_a"].map(place), alike["task_b"].map(place), strict=True):
             for one, other in ((a, b), (b, a)):
@@ -181,16 +183,31 @@ def _keep_answers_out(labels: Labels, table: pd.DataFrame, overlap: pd.DataFrame
                     _mark(table, at, "left out", f"{why} test task '{table['task'].iloc[one]}'")
 
 
+def _repeats(overlap: pd.DataFrame) -> pd.Series:
+    """Tell which pairs repeat each other's labels, more than by chance."""
+    return near_duplicates(overlap) & ~(overlap["kappa"] < _AGREE)
+
+
 def _exclusive(overlap: pd.DataFrame) -> pd.Series:
     """Tell which pairs are classes of one table: the same compounds, and none active in both."""
     return (overlap["jaccard"] == 1) & (overlap["hits_iou"] == 0) & (overlap["n_both"] >= 20)
 
 
-def _set_apart(labels: Labels, table: pd.DataFrame, valid: float, seed: int) -> None:
-    """Turn a share of the training assays, whole ones, into validation tasks."""
-    trained = (table["role"] == "train").to_numpy()
-    assays = pd.unique(labels.tasks["assay"].to_numpy(object)[trained])
-    k = round(valid * len(assays))
-    picked = task_stream(seed, "", "validation tasks").permutation(len(assays))[:k]
-    which = trained & np.isin(labels.tasks["assay"].to_numpy(object), assays[picked])
-    table.loc[which, "role"] = "valid"
+def _set_apart(labels: Labels, table: pd.DataFrame, overlap: pd.DataFrame, valid: float, seed: int) -> None:
+    """Turn a share of the training tasks into validation tasks, together with all that are of one assay or repeat."""
+    trained = np.flatnonzero(table["role"] == "train")
+    wanted = round(valid * len(trained))
+    place = pd.Series(np.arange(len(trained)), index=table["task"].iloc[trained])
+    alike = overlap[_repeats(overlap)]
+    pairs = np.stack([place.reindex(alike[side]).to_numpy() for side in ("task_a", "task_b")])
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)].astype(np.intp)
+    first = labels.tasks["assay"].iloc[trained].reset_index(drop=True)
+    of_assay = first.groupby(first, sort=False).transform(lambda s: s.index[0]).to_numpy()
+    row, column = np.append(pairs[0], np.arange(len(trained))), np.append(pairs[1], of_assay)
+    graph = sparse.csr_matrix((np.ones(len(row)), (row, column)), shape=(len(trained), len(trained)))
+    n, family = connected_components(graph, directed=False)
+    size, taken = np.bincount(family, minlength=n), 0
+    for one in task_stream(seed, "", "validation tasks").permutation(n):
+        if taken + size[one] <= wanted:  # a family that is larger stays with those that are learned from
+            table.loc[trained[family == one], "role"] = "valid"
+            taken += int(size[one])
