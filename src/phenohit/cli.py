@@ -33,7 +33,7 @@ COMMANDS = {
     "simm2018": ("phenohit.studies.simm2018:command", "the whole study of Simm et al. 2018 on your screen"),
     "hofmarcher2019": ("phenohit.studies.hofmarcher2019:command", "networks on images against one on profiles"),
     "fslcp": ("phenohit.studies.fslcp:command", "which few-shot method is best on your screen, at 8 to 96 labels"),
-    "models": ("phenohit.commands:models", "list the models"),
+    "models": ("phenohit.commands:models", "list the models and few-shot methods"),
 }
 
 

@@ -103,15 +103,22 @@ def report(config: Config) -> None:
 
 
 def models() -> None:
-    """List the models that a config may name, with their settings."""
+    """List the models and few-shot methods that a config may name, with their settings."""
+    from phenohit import fewshot
     from phenohit.models import find_model, model_names
 
-    for name in model_names():
-        kind = find_model(name)
-        print(f"{name:<10} {(kind.__doc__ or '').strip().splitlines()[0]}")
-        settings = getattr(kind(), "settings", None)
-        for key, value in (vars(settings) if settings is not None else {}).items():
-            print(f"  {key} = {value!r}")
+    for title, names, find in (
+        ("", model_names(), find_model),
+        ("Few-shot methods (fewshot.methods)", fewshot.method_names(), fewshot.find_method),
+    ):
+        if title:
+            print(f"\n{title}\n")
+        for name in names:
+            kind = find(name)
+            print(f"{name:<10} {(kind.__doc__ or '').strip().splitlines()[0]}")
+            settings = getattr(kind(), "settings", None)
+            for key, value in (vars(settings) if settings is not None else {}).items():
+                print(f"  {key} = {value!r}")
 
 
 def predict(run: str, profiles: str, out: str = "predictions.parquet") -> None:
