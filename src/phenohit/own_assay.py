@@ -54,6 +54,8 @@ class Answer:
         What was kept apart when methods were judged: series, or compound where series are too few.
     n_active, n_inactive : int
         Measured compounds that were imaged.
+    n_unjudged : int
+        Measured compounds that methods were never judged by, their series being too large to be kept apart.
     n_left_out : int
         Things of the table that could not be used.
     folder : Path
@@ -64,6 +66,7 @@ class Answer:
     apart: str
     n_active: int
     n_inactive: int
+    n_unjudged: int
     n_left_out: int
     folder: Path
 
@@ -192,7 +195,8 @@ def predict_assay(
         final[method_name] = np.concatenate([s[0] for s in scored])
     asked = np.isfinite(held[wanted[0]])
     found = estimate(y[asked], {k: v[asked] for k, v in held.items()}, seed=study.config.seed)
-    answer = Answer(found, apart, int(y.sum()), int((~y).sum()), len(results.dropped), folder)
+    counts = int(y.sum()), int((~y).sum()), int((~asked).sum())
+    answer = Answer(found, apart, *counts, len(results.dropped), folder)
     write_table(folder / "methods.csv", found.by_method)
     write_table(folder / "dropped.csv", pd.concat([results.dropped, lost], ignore_index=True))
     write_table(folder / "predictions.csv", _predictions(study, data.compounds, results, held, final, found, rows))
@@ -259,12 +263,18 @@ def _draws(bench: Bench, name: str, rows: NDArray[np.intp], y: NDArray[np.bool_]
             name, rows, y, compounds, sizes=(size,), query=query, n=n, series=series if apart == "series" else None,
             seed=bench.study.config.seed,
         )  # fmt: skip
-        if made:
+        if made and _judges(made[0], rows, y):
             return made[0], apart
     raise LabelError(
         f"{int(y.sum())} active and {int((~y).sum())} inactive compounds cannot be split into compounds to learn from "
         "and compounds to judge by, with both classes on both sides. Measure more of the rarer class."
     )
+
+
+def _judges(drawn: Episodes, rows: NDArray[np.intp], y: NDArray[np.bool_]) -> bool:
+    """Whether enough compounds of each class are ever scored: one large series can keep its own from it."""
+    asked = np.isin(rows, drawn.query)
+    return bool((asked & y).sum() >= 2 and (asked & ~y).sum() >= 2)
 
 
 def _pretrained(study: Study, bench: Bench, name: str, data: Any, size: int) -> Method:
@@ -349,6 +359,9 @@ def _summary(answer: Answer, name: str, n: int, bench: Bench, simulated: bool) -
         f"{100 * float(str(r.times_chosen)):.0f} % of resamples |"
         for r in found.by_method.itertuples()
     ]
+    if answer.n_unjudged:
+        lines += ["", f"{answer.n_unjudged} of your compounds were learned from, but no method was judged by them: "
+                  "their series is too large to be kept apart."]  # fmt: skip
     lines += ["", f"{n:,} compounds are ranked in {answer.folder / 'predictions.csv'}"]
     if answer.n_left_out:
         lines.append(f"{answer.n_left_out} things of your table could not be used: {answer.folder / 'dropped.csv'}")
