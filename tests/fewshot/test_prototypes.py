@@ -306,3 +306,16 @@ def test_random_numbers_belong_to_their_key() -> None:
     out = drop(x, 0.3, keys)
     assert abs((out == 0).float().mean() - 0.3) < 5 * (0.21 / x.numel()) ** 0.5
     np.testing.assert_allclose(out.max(), 1 / 0.7, rtol=1e-4)
+
+
+def test_training_ends_where_checks_find_nothing_better() -> None:
+    data, labels = screen(200, T=5)
+    few = {**SMALL, "steps": 60, "check_every": 1, "learning_rate": 0.3, "decay_every": 0}  # too fast to learn for long
+    train, valid = labels.take_tasks([0, 1, 2]), labels.take_tasks([3, 4])
+    long, short = (
+        Prototypes(**few, patience=p).pretrain(data, train, valid=valid, sizes=[8], query=16) for p in (0, 3)
+    )
+    values = [value for _, value in short.auroc[0]]
+    assert len(values) < len(long.auroc[0]) == 60
+    assert values == [value for _, value in long.auroc[0]][: len(values)]
+    assert int(np.argmax(values)) == len(values) - 1 - 3

@@ -80,6 +80,8 @@ class ImagePrototypesSettings(EncoderSettings):
         Longest gradient that is followed; empty: any.
     check_every : int
         With validation tasks: steps between checks, of which the best counts. 0: the last step does.
+    patience : int
+        Checks without a better one after which training ends; 0: never before `steps`.
     views : int
         Views of a row that are averaged when scoring, the first ones; 0: all.
     batch : int
@@ -100,6 +102,7 @@ class ImagePrototypesSettings(EncoderSettings):
     weight_decay: float = 1e-4
     clip: float | None = 5.0
     check_every: int = 50
+    patience: int = 5
     views: int = 0
     batch: int = 64
 
@@ -108,7 +111,7 @@ class ImagePrototypesSettings(EncoderSettings):
             "network": "timm", "options": {"backbone": "resnet50"}, "outputs": 1600, "distance": "cosine",
             "temperature": 1.0, "resize": [347, 461], "crop": [200, 200], "flips": False, "rotations": False,
             "steps": 30_000, "episodes": 1, "tasks": 1, "pool": 0, "learning_rate": 1e-3, "decay_every": 10_000,
-            "decay": 0.1, "weight_decay": 1e-4, "clip": None, "check_every": 1000,
+            "decay": 0.1, "weight_decay": 1e-4, "clip": None, "check_every": 1000, "patience": 0,
         }
     }  # fmt: skip
 
@@ -119,7 +122,7 @@ class ImagePrototypesSettings(EncoderSettings):
         require(self.tasks <= self.episodes, "tasks", self.tasks, f"at most episodes ({self.episodes})")
         for name in ("temperature", "learning_rate", "decay"):
             require(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "above 0")
-        for name in ("pool", "decay_every", "weight_decay", "check_every", "views"):
+        for name in ("pool", "decay_every", "weight_decay", "check_every", "patience", "views"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or above")
         require(self.clip is None or self.clip > 0, "clip", self.clip, "above 0, or empty")
 

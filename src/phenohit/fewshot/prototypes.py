@@ -90,6 +90,8 @@ class PrototypesSettings:
         Longest gradient that is followed; empty: any.
     check_every : int
         With validation tasks: steps between checks; the network of the best check is kept. 0: the last one is.
+    patience : int
+        Checks without a better one after which training ends; 0: never before `steps`.
     device : {"auto", "cpu", "cuda"}
         Auto is cuda where there is one.
     """
@@ -113,7 +115,8 @@ class PrototypesSettings:
     decay: float = 0.3
     weight_decay: float = 0.0
     clip: float | None = 5.0
-    check_every: int = 100
+    check_every: int = 50
+    patience: int = 8
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -121,7 +124,7 @@ class PrototypesSettings:
             "layers": 3, "units": 2048, "embedding": 512, "dropout_input": 0.1, "dropout_hidden": 0.5,
             "distance": "euclidean", "per_size": True, "steps": 50_000, "episodes": 1, "tasks": 1, "pool": 0,
             "learning_rate": 1e-4, "decay_every": 20_000, "decay": 0.1, "weight_decay": 0.0, "clip": None,
-            "check_every": 1000,
+            "check_every": 1000, "patience": 0,
         }
     }  # fmt: skip
 
@@ -135,7 +138,7 @@ class PrototypesSettings:
             require(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "above 0")
         require(0 <= self.weight_decay < float("inf"), "weight_decay", self.weight_decay, "0 or above")
         require(self.clip is None or self.clip > 0, "clip", self.clip, "above 0, or empty")
-        for name in ("pool", "decay_every", "check_every"):
+        for name in ("pool", "decay_every", "check_every", "patience"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "0 or above")
 
 

@@ -192,7 +192,7 @@ class Pretraining:
     def run(self) -> Iterator[int]:
         """Train, one step per turn."""
         s = self.settings
-        while self.step < s.steps:
+        while self.step < s.steps and not self.settled():
             self.descend()
             self.step += 1
             if self.check is not None and (self.step % s.check_every == 0 or self.step == s.steps):
@@ -200,6 +200,11 @@ class Pretraining:
             if self.checkpoint is not None and time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
                 self.save()
             yield self.step
+
+    def settled(self) -> bool:
+        """Whether the last checks, as many as `patience`, found nothing better; known from what a checkpoint keeps."""
+        values = [value for _, value in self.checks]
+        return 0 < self.settings.patience < len(values) and max(values) > max(values[-self.settings.patience :])
 
     def descend(self) -> None:
         """Follow the gradient of one step's episodes."""
