@@ -37,7 +37,7 @@ __all__ = ["METHODS", "Answer", "command", "predict_assay"]
 
 log = logging.getLogger("phenohit")
 
-METHODS = ("rate", "neighbours", "logistic", "forest", "prototypes", "multitask", "macau")
+METHODS = ("rate", "neighbours", "logistic", "forest", "multitask", "macau")
 FOLDER = "fewshot-assays"
 _LEAST = 8  # measured compounds
 _SLICE = 4096  # compounds scored at a time
@@ -97,7 +97,7 @@ def command(
     out : str
         Folder to write; empty: one in the run folder, named after the file.
     methods : list[str]
-        Few-shot methods to try; empty: rate, neighbours, logistic, forest, prototypes, multitask, macau.
+        Few-shot methods to try; empty: rate, neighbours, logistic, forest, multitask, macau.
     draws : int
         Splits of your compounds into those learned from and those scored.
     id, smiles, inchikey : str
