@@ -14,8 +14,9 @@ demo: $(READY)
 	$(BIN)/phenohit run runs/simulated-screen/simulated.yaml --out runs/demo
 
 # Two workers of one thread each: libraries that start more would wait for each other most of the time.
-test: $(READY) $(READY2) lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Types are checked meanwhile: the first tests mostly wait for processes of their own.
+test: $(READY) $(READY2) lint
+	$(MAKE) types & types=$$!; OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup && wait $$types
 	OMP_NUM_THREADS=1 $(BIN2)/python -m pytest -n 2 --dist loadgroup -m 'not slow' tests/data tests/labels tests/profiles
 
 lint: $(READY)
